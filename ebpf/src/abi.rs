@@ -1,0 +1,492 @@
+//! Keys and values of every map that the kernel side shares with userspace.
+//!
+//! All types are `#[repr(C)]`, have no padding (the verifier refuses uninitialised bytes, and keys are compared as
+//! bytes), and have their size asserted at the end of this file. Addresses and ports are in network byte order, as
+//! in the packet; everything else is in host byte order. IPv4 addresses are IPv4-mapped IPv6 addresses
+//! (RFC 4291 section 2.5.5.2), so that one key type serves both families.
+
+/// Version of this layout; part of the pin directory's name, so that a daemon never adopts maps it cannot read.
+pub const ABI_VERSION: u32 = 1;
+
+/// Slots of a Maglev table: a prime, about 100 x the largest number of backends that should still be spread
+/// within 1 % (Eisenbud et al., Maglev, NSDI 2016, section 5.3, which uses the same 65,537).
+pub const MAGLEV_SLOTS: usize = 65_537;
+
+/// Default number of flows that the flow table holds (each half: [`Tuple`] -> [`Flow`], [`Tuple`] -> [`Reply`]).
+pub const DEFAULT_MAX_FLOWS: u32 = 1 << 20;
+/// Default number of proxy-to-backend connections that are observed.
+pub const DEFAULT_MAX_UPSTREAMS: u32 = 1 << 16;
+/// Default number of backend slots, over all services; a Maglev slot is a `u16`, so 65,535 is the most.
+pub const DEFAULT_MAX_BACKENDS: u32 = 4096;
+/// Default number of services.
+pub const DEFAULT_MAX_SERVICES: u32 = 1024;
+/// Entries of the NAT source pool, over all backends.
+pub const MAX_NAT_SOURCES: u32 = 1024;
+/// Bits in each [`Filter`]; a power of two.
+pub const FILTER_BITS: u32 = 1 << 16;
+
+/// A slot in a [`MaglevTable`] that leads nowhere: the service has no backend that takes new flows.
+pub const NO_BACKEND: u16 = u16::MAX;
+
+/// TCP, IANA protocol number.
+pub const PROTOCOL_TCP: u8 = 6;
+/// UDP, IANA protocol number (not balanced yet; the types take it).
+pub const PROTOCOL_UDP: u8 = 17;
+
+/// An IPv6 address, or an IPv4 address in its IPv4-mapped form, in network byte order.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Address {
+    /// The 16 bytes as four words, each in network byte order in memory.
+    pub words: [u32; 4],
+}
+
+impl Address {
+    /// The IPv4-mapped form of `word`, an IPv4 address as it stands in the packet.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_v4_word(word: u32) -> Self {
+        Self {
+            words: [0, 0, 0x0000_ffff_u32.to_be(), word],
+        }
+    }
+
+    /// The IPv4 word if this is an IPv4-mapped address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn v4_word(&self) -> Option<u32> {
+        if self.words[0] == 0 && self.words[1] == 0 && self.words[2] == 0x0000_ffff_u32.to_be() {
+            Some(self.words[3])
+        } else {
+            None
+        }
+    }
+}
+
+/// Key of `SERVICES`: the virtual address. 24 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ServiceKey {
+    /// Virtual address.
+    pub address: Address,
+    /// Virtual port, network byte order.
+    pub port: u16,
+    /// [`PROTOCOL_TCP`] or [`PROTOCOL_UDP`].
+    pub protocol: u8,
+    /// Zero.
+    pub reserved: [u8; 5],
+}
+
+/// How a service treats new flows. `auto` is decided in userspace and arrives here as one of these.
+pub mod mode {
+    /// New flows are balanced by hash.
+    pub const L4: u8 = 0;
+    /// New flows are handed to the local proxy.
+    pub const L7: u8 = 1;
+}
+
+/// How L4 reaches a backend.
+pub mod forwarding {
+    /// Destination and source rewritten; the backend answers to the balancer.
+    pub const NAT: u8 = 0;
+    /// Destination rewritten; the balancer is the backend's gateway.
+    pub const DNAT: u8 = 1;
+}
+
+/// Value of `SERVICES`. Replaced whole; a packet sees the old or the new one. 16 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Service {
+    /// Index into `MAGLEV`, `SERVICE_INFO` and `SERVICE_COUNTERS`; stable for the life of the service.
+    pub index: u32,
+    /// One of [`mode`].
+    pub mode: u8,
+    /// One of [`forwarding`].
+    pub forwarding: u8,
+    /// Zero.
+    pub reserved: [u8; 10],
+}
+
+/// Value of `SERVICE_INFO`, by service index: what the reply path must put back. 24 bytes.
+pub type ServiceInfo = ServiceKey;
+
+/// Value of `BACKENDS`, by backend index. Immutable while any flow refers to the slot. 40 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backend {
+    /// Address of the backend.
+    pub address: Address,
+    /// Port of the backend, network byte order.
+    pub port: u16,
+    /// First entry in `NAT_SOURCES` that flows to this backend may use.
+    pub nat_first: u16,
+    /// Number of entries in `NAT_SOURCES`, 0 where the service forwards by [`forwarding::DNAT`].
+    pub nat_count: u16,
+    /// One of [`forwarding`].
+    pub forwarding: u8,
+    /// Non-zero if the slot is in use.
+    pub used: u8,
+    /// Service index.
+    pub service: u32,
+    /// Zero.
+    pub reserved: [u32; 3],
+}
+
+/// Value of `BACKEND_BY_ADDRESS`, keyed by a [`ServiceKey`] that holds the *backend's* address: which backend a
+/// connection of the local proxy leads to. 8 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BackendIndex {
+    /// Backend index.
+    pub backend: u32,
+    /// Service index.
+    pub service: u32,
+}
+
+/// The single value of each inner map of `MAGLEV`: slot -> backend index or [`NO_BACKEND`].
+/// One value, so that one system call fills it. 131,080 bytes (the last three slots only round the size up to 8).
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MaglevTable {
+    /// Backend index for each slot.
+    pub slots: [u16; MAGLEV_SLOTS + 3],
+}
+
+/// A set of (address, port) pairs with false positives and no false negatives: one bit per hash. Lets packets that
+/// concern no service pass after one bit test. Userspace sets bits before it inserts and clears them after it
+/// removed. 8,192 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Filter {
+    /// [`FILTER_BITS`] bits.
+    pub words: [u64; FILTER_BITS as usize / 64],
+}
+
+/// Index of the filter of service addresses in `FILTERS`.
+pub const FILTER_SERVICES: u32 = 0;
+/// Index of the filter of backend addresses in `FILTERS`.
+pub const FILTER_BACKENDS: u32 = 1;
+
+/// The bit of `(address, port, protocol)` in a [`Filter`].
+#[inline(always)]
+#[must_use]
+pub const fn filter_bit(address: &Address, port: u16, protocol: u8) -> u32 {
+    let [a, b, c, d] = address.words;
+    let folded = (a ^ b ^ c ^ d) as u64 | ((port as u64) << 32) | ((protocol as u64) << 48);
+    // Fibonacci hashing: 2^64 / golden ratio (Knuth, TAOCP vol. 3, 6.4); the high bits are the well-mixed ones.
+    (folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as u32 & (FILTER_BITS - 1)
+}
+
+/// A 5-tuple as it stands in a packet: key of `FLOWS` (client -> service), `REPLIES` (backend -> NAT source or
+/// client) and `UPSTREAMS` (proxy -> backend). 40 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Tuple {
+    /// Source address.
+    pub source: Address,
+    /// Destination address.
+    pub destination: Address,
+    /// Source port, network byte order.
+    pub source_port: u16,
+    /// Destination port, network byte order.
+    pub destination_port: u16,
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+}
+
+/// Bits of `state` in [`Flow`] and [`Reply`]; both halves of a flow learn of FIN and RST.
+pub mod state {
+    /// The flow began with a SYN that we saw; without it the flow was adopted.
+    pub const SYN: u8 = 1 << 0;
+    /// The backend (or the proxy's side) answered and the client acknowledged.
+    pub const ESTABLISHED: u8 = 1 << 1;
+    /// The client sent FIN.
+    pub const CLIENT_FIN: u8 = 1 << 2;
+    /// The backend sent FIN.
+    pub const BACKEND_FIN: u8 = 1 << 3;
+    /// Either side sent RST.
+    pub const RESET: u8 = 1 << 4;
+    /// Counted as closed; the entry may be replaced and its NAT port reused.
+    pub const CLOSED: u8 = 1 << 5;
+}
+
+/// Bits of `flags` in [`Flow`].
+pub mod flag {
+    /// The flow belongs to the local proxy; `backend` means nothing.
+    pub const LOCAL: u8 = 1 << 0;
+}
+
+/// State of the HTTP/2 frame walker for one direction of one flow; written only by `http2.rs`. All zero is the
+/// state before the first byte. 32 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Http2 {
+    /// TCP sequence number at which the next frame header starts (where `partial_length` > 0: where it began).
+    pub next: u32,
+    /// Highest client stream id seen; 0 for none.
+    pub highest: u32,
+    /// The first bytes of a frame header that a segment ended inside of.
+    pub partial: [u8; 8],
+    /// How many bytes of `partial` are valid, at most 8.
+    pub partial_length: u8,
+    /// One of [`http2_phase`].
+    pub phase: u8,
+    /// Free for the walker.
+    pub scratch: [u8; 6],
+    /// Free for the walker.
+    pub scratch_words: [u32; 2],
+}
+
+/// What the walker knows of a flow's payload.
+pub mod http2_phase {
+    /// No payload seen yet.
+    pub const UNKNOWN: u8 = 0;
+    /// In step: `next` is a frame boundary.
+    pub const SYNCHRONISED: u8 = 1;
+    /// HTTP/2, or maybe HTTP/2, but the frame boundary was lost or never known.
+    pub const SEARCHING: u8 = 2;
+    /// TLS records: counted as flows, bytes and packets, never guessed.
+    pub const TLS: u8 = 3;
+    /// Something else (HTTP/1.x for example): no streams to count.
+    pub const OTHER: u8 = 4;
+}
+
+/// Value of `FLOWS` (and of `UPSTREAMS`): one flow in client -> service direction. 80 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flow {
+    /// Backend index.
+    pub backend: u32,
+    /// Service index.
+    pub service: u32,
+    /// Source port towards the backend, network byte order; the client's own where nothing is rewritten.
+    pub nat_port: u16,
+    /// Index into `NAT_SOURCES`.
+    pub nat_source: u16,
+    /// Bits of [`state`].
+    pub state: u8,
+    /// Bits of [`flag`].
+    pub flags: u8,
+    /// Zero.
+    pub reserved: u16,
+    /// When the flow was recorded, ns of CLOCK_MONOTONIC (coarse).
+    pub created: u64,
+    /// When a packet of this direction was last seen, same clock.
+    pub last_seen: u64,
+    /// Packets client -> service.
+    pub packets: u64,
+    /// Bytes client -> service, counted from the IP header.
+    pub bytes: u64,
+    /// The stream counter.
+    pub http2: Http2,
+}
+
+/// Where to send a packet, as `bpf_fib_lookup` said; trusted until `expires`. 24 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NextHop {
+    /// ns of CLOCK_MONOTONIC (coarse).
+    pub expires: u64,
+    /// Outgoing interface.
+    pub interface: u32,
+    /// Destination MAC address.
+    pub destination: [u8; 6],
+    /// Source MAC address.
+    pub source: [u8; 6],
+}
+
+/// Value of `REPLIES`: one flow in backend -> client direction. 80 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reply {
+    /// The client's address.
+    pub client: Address,
+    /// The client's port, network byte order.
+    pub client_port: u16,
+    /// Bits of [`state`].
+    pub state: u8,
+    /// Zero.
+    pub reserved: u8,
+    /// Backend index.
+    pub backend: u32,
+    /// Service index.
+    pub service: u32,
+    /// Zero.
+    pub reserved_word: u32,
+    /// When a packet of this direction was last seen, ns of CLOCK_MONOTONIC (coarse).
+    pub last_seen: u64,
+    /// Packets backend -> client.
+    pub packets: u64,
+    /// Bytes backend -> client, counted from the IP header.
+    pub bytes: u64,
+    /// Next hop towards the client.
+    pub next_hop: NextHop,
+}
+
+/// Value of `SERVICE_COUNTERS` and `BACKEND_COUNTERS`, per CPU; they only grow. 80 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Flows recorded.
+    pub flows_opened: u64,
+    /// Flows closed by FIN in both directions or by RST.
+    pub flows_closed: u64,
+    /// Packets client -> service.
+    pub packets: u64,
+    /// Bytes client -> service, from the IP header.
+    pub bytes: u64,
+    /// Packets backend -> client (L4 only).
+    pub reply_packets: u64,
+    /// Bytes backend -> client, from the IP header (L4 only).
+    pub reply_bytes: u64,
+    /// HTTP/2 streams opened.
+    pub streams: u64,
+    /// Flows without a SYN that fell back to the hash.
+    pub flows_adopted: u64,
+    /// Flows that were handed to the local proxy (services only).
+    pub flows_local: u64,
+    /// Flows found to carry HTTP/2.
+    pub flows_http2: u64,
+}
+
+/// Value of `SETTINGS`, one entry. Written by userspace at load; the seed is kept as long as the map is pinned.
+/// 32 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Seed of the flow hash, drawn once per boot (per pin directory).
+    pub seed: u64,
+    /// First port that NAT may use, host byte order.
+    pub nat_port_first: u16,
+    /// Last port that NAT may use, host byte order.
+    pub nat_port_last: u16,
+    /// Non-zero: count streams.
+    pub count_streams: u32,
+    /// How long a closed flow keeps its NAT port, ns.
+    pub closed_hold: u64,
+    /// Zero.
+    pub reserved: u64,
+}
+
+/// Entries of `EVENTS` (per CPU `u64`): every drop, and every pass that somebody may want to know of, by reason.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Dropped: a header is cut short or contradicts itself.
+    DropMalformed = 0,
+    /// Dropped: the service has no backend that takes new flows.
+    DropNoBackend = 1,
+    /// Dropped: no NAT port was free within the bounded number of tries.
+    DropNatPortsExhausted = 2,
+    /// Dropped: no route to the next hop (unreachable, blackhole, prohibit).
+    DropNoRoute = 3,
+    /// Dropped: packet larger than the next hop's MTU.
+    DropTooBig = 4,
+    /// Dropped: the flow table refused an entry.
+    DropFlowTable = 5,
+    /// Dropped: TTL or hop limit ran out.
+    DropTtlExpired = 6,
+    /// Dropped: the helper that rewrites or redirects failed.
+    DropRewriteFailed = 7,
+    /// Passed to the stack: IP fragment; only the first has ports.
+    PassFragment = 8,
+    /// Passed to the stack or the next hook: neighbour unresolved.
+    PassNoNeighbour = 9,
+    /// Passed to the stack: IP forwarding is disabled on the interface.
+    PassForwardingDisabled = 10,
+    /// Passed to the stack: belongs to the local proxy.
+    PassLocal = 11,
+    /// A lost half of a flow's pair of entries was put back by the other half.
+    PairRepaired = 12,
+    /// An ICMP error was translated and forwarded.
+    IcmpTranslated = 13,
+    /// An ICMP error for a service address belonged to no flow.
+    IcmpUnmatched = 14,
+    /// The frame walker lost the boundary (gap, reordering) and searched.
+    WalkerResync = 15,
+    /// The frame walker reached its bound of frames in one packet.
+    WalkerBound = 16,
+    /// A SYN arrived on a flow that was closed: recorded anew.
+    FlowReused = 17,
+    /// `steer` found no listening socket of the proxy for an `l7` service.
+    SteerNoSocket = 18,
+}
+
+impl Event {
+    /// Number of entries of `EVENTS`.
+    pub const COUNT: u32 = 19;
+    /// Names in order of the value, as shown by `evenkeel status`.
+    pub const NAMES: [&'static str; Self::COUNT as usize] = [
+        "drop_malformed",
+        "drop_no_backend",
+        "drop_nat_ports_exhausted",
+        "drop_no_route",
+        "drop_too_big",
+        "drop_flow_table",
+        "drop_ttl_expired",
+        "drop_rewrite_failed",
+        "pass_fragment",
+        "pass_no_neighbour",
+        "pass_forwarding_disabled",
+        "pass_local",
+        "pair_repaired",
+        "icmp_translated",
+        "icmp_unmatched",
+        "walker_resync",
+        "walker_bound",
+        "flow_reused",
+        "steer_no_socket",
+    ];
+}
+
+const _: () = {
+    assert!(size_of::<Address>() == 16);
+    assert!(size_of::<ServiceKey>() == 24);
+    assert!(size_of::<Service>() == 16);
+    assert!(size_of::<Backend>() == 40);
+    assert!(size_of::<BackendIndex>() == 8);
+    assert!(size_of::<MaglevTable>() == 131_080);
+    assert!(size_of::<Filter>() == 8192);
+    assert!(size_of::<Tuple>() == 40);
+    assert!(size_of::<Http2>() == 32);
+    assert!(size_of::<Flow>() == 80);
+    assert!(size_of::<NextHop>() == 24);
+    assert!(size_of::<Reply>() == 80);
+    assert!(size_of::<Counters>() == 80);
+    assert!(size_of::<Settings>() == 32);
+};
+
+#[cfg(feature = "userspace")]
+mod pod {
+    //! `aya::Pod`: these types may be copied to and from map memory as bytes.
+    #![expect(
+        unsafe_code,
+        reason = "aya::Pod is an unsafe trait; it is what lets userspace copy these types as bytes"
+    )]
+
+    macro_rules! pod {
+        ($($name:ident),*) => {$(
+            // SAFETY: `#[repr(C)]`, `Copy`, no padding (sizes asserted above), no pointers, and every bit pattern
+            // is a valid value of its integer fields.
+            unsafe impl aya::Pod for super::$name {}
+        )*};
+    }
+    pod!(
+        Address,
+        ServiceKey,
+        Service,
+        Backend,
+        BackendIndex,
+        MaglevTable,
+        Filter,
+        Tuple,
+        Http2,
+        Flow,
+        NextHop,
+        Reply,
+        Counters,
+        Settings
+    );
+}

@@ -1,0 +1,79 @@
+//! Every map, with one sentence each. Userspace overrides `max_entries` where a config key exists.
+
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, SockMap};
+use aya_ebpf::macros::btf_map;
+use evenkeel_ebpf::abi::{
+    Backend, BackendIndex, Counters, DEFAULT_MAX_BACKENDS, DEFAULT_MAX_FLOWS, DEFAULT_MAX_SERVICES,
+    DEFAULT_MAX_UPSTREAMS, Event, Filter, Flow, MAX_NAT_SOURCES, MaglevTable, NextHop, Reply,
+    Service, ServiceInfo, ServiceKey, Settings, Tuple,
+};
+
+const FLOWS_MAX: usize = DEFAULT_MAX_FLOWS as usize;
+const UPSTREAMS_MAX: usize = DEFAULT_MAX_UPSTREAMS as usize;
+const BACKENDS_MAX: usize = DEFAULT_MAX_BACKENDS as usize;
+const SERVICES_MAX: usize = DEFAULT_MAX_SERVICES as usize;
+
+/// What userspace decided at load: the hash seed, NAT ports.
+#[btf_map]
+pub static SETTINGS: Array<Settings, 1> = Array::new();
+
+/// One bit test that lets unrelated packets pass: services at index 0, backends at index 1.
+#[btf_map]
+pub static FILTERS: Array<Filter, 2> = Array::new();
+
+/// Virtual address -> service.
+#[btf_map]
+pub static SERVICES: HashMap<ServiceKey, Service, SERVICES_MAX> = HashMap::new();
+
+/// Service index -> virtual address, for the reply path.
+#[btf_map]
+pub static SERVICE_INFO: Array<ServiceInfo, SERVICES_MAX> = Array::new();
+
+/// Service index -> its Maglev table, swapped whole.
+#[btf_map]
+pub static MAGLEV: ArrayOfMaps<Array<MaglevTable, 1>, SERVICES_MAX> = ArrayOfMaps::new();
+
+/// Backend index -> backend.
+#[btf_map]
+pub static BACKENDS: Array<Backend, BACKENDS_MAX> = Array::new();
+
+/// Backend address -> backend index, for connections that the local proxy opens.
+#[btf_map]
+pub static BACKEND_BY_ADDR: HashMap<ServiceKey, BackendIndex, BACKENDS_MAX> = HashMap::new();
+
+/// Addresses that NAT may use as source.
+#[btf_map]
+pub static NAT_SOURCES: Array<evenkeel_ebpf::abi::Address, { MAX_NAT_SOURCES as usize }> =
+    Array::new();
+
+/// Client -> service packets' 5-tuple -> the decision taken, its counters and its stream counter.
+#[btf_map]
+pub static FLOWS: LruHashMap<Tuple, Flow, FLOWS_MAX> = LruHashMap::new();
+
+/// Backend -> client packets' 5-tuple -> how to put the service's address back.
+#[btf_map]
+pub static REPLIES: LruHashMap<Tuple, Reply, FLOWS_MAX> = LruHashMap::new();
+
+/// Proxy -> backend packets' 5-tuple -> the stream counter of that upstream connection.
+#[btf_map]
+pub static UPSTREAMS: LruHashMap<Tuple, Flow, UPSTREAMS_MAX> = LruHashMap::new();
+
+/// Backend index -> next hop, cached for a second per CPU.
+#[btf_map]
+pub static NEXT_HOPS: PerCpuArray<NextHop, BACKENDS_MAX> = PerCpuArray::new();
+
+/// Service index -> counters.
+#[btf_map]
+pub static SERVICE_COUNTS: PerCpuArray<Counters, SERVICES_MAX> = PerCpuArray::new();
+
+/// Backend index -> counters.
+#[btf_map]
+pub static BACKEND_COUNTS: PerCpuArray<Counters, BACKENDS_MAX> = PerCpuArray::new();
+
+/// Drops and noteworthy passes by reason.
+#[btf_map]
+pub static EVENTS: PerCpuArray<u64, { Event::COUNT as usize }> = PerCpuArray::new();
+
+/// The proxy's listening socket (index 0: one of a SO_REUSEPORT group).
+#[btf_map]
+pub static STEER_SOCKETS: SockMap<1> = SockMap::new();

@@ -1,0 +1,1 @@
+//! Policies, pure: which backend takes the next flow or stream.

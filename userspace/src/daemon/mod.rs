@@ -1,0 +1,1 @@
+//! Owns the state; everything changes through one place, in order.

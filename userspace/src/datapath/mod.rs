@@ -1,0 +1,1 @@
+//! The only module that knows aya: load, attach, pin, typed maps.

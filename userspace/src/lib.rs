@@ -1,0 +1,14 @@
+//! evenkeel: a load balancer that measures pinning, and fixes it.
+//!
+//! Dependencies point downward only: `cli` -> `api` client; `daemon` -> {`datapath`, `l7`, `pinning`, `balance`};
+//! `balance` and `pinning` know nobody.
+
+pub mod api;
+pub mod balance;
+pub mod cli;
+pub mod config;
+pub mod daemon;
+pub mod datapath;
+pub mod l7;
+pub mod load;
+pub mod pinning;

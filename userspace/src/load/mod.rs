@@ -1,0 +1,1 @@
+//! The demo backend and the load driver.

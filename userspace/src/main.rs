@@ -1,0 +1,3 @@
+//! The `evenkeel` command: daemon and CLI in one binary.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Skew figures from counters, pure, and the report built from them.
