@@ -1,3 +1,7 @@
 //! The `evenkeel` command: daemon and CLI in one binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    evenkeel::cli::main()
+}
