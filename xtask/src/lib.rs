@@ -1,1 +1,8 @@
-//! Developer commands of evenkeel as a library: the network-namespace lab is used by the end-to-end tests as well.
+//! Developer commands of evenkeel as a library: [`lab`], the network-namespace lab, is used by the end-to-end tests
+//! as well, and so are [`workspace`] (where things are) and [`shell`] (running other programs).
+
+pub mod build;
+pub mod setup;
+pub mod shell;
+pub mod term;
+pub mod workspace;

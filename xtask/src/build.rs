@@ -1,0 +1,187 @@
+//! `cargo xtask build`: the BPF object, then the `evenkeel` that embeds it.
+//!
+//! The object is the same bytes in whatever directory it is built: paths are remapped, debug information other than
+//! BTF is stripped. It is built again only if its sources, the lock file or the toolchain changed.
+
+use std::{
+    env,
+    ffi::OsString,
+    fs,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+
+use crate::{
+    setup::{self, BpfTools, Route, Toolchain},
+    shell,
+    term::Progress,
+    workspace,
+};
+
+/// The binary of the `ebpf` package.
+const PROGRAM: &str = "evenkeel-bpf";
+/// Where the unstripped object lands below the BPF target directory.
+const OUTPUT: &str = "bpfel-unknown-none/release/evenkeel-bpf";
+
+/// Builds everything; returns the `evenkeel` binary.
+pub fn run(route: Route) -> Result<PathBuf> {
+    bpf(route)?;
+    let mut build = Command::new(workspace::cargo());
+    build.current_dir(workspace::root()).args([
+        "build",
+        "--release",
+        "--quiet",
+        "--package",
+        "evenkeel",
+    ]);
+    let progress = Progress::start("building evenkeel");
+    shell::run(&mut build)?;
+    progress.done();
+    let binary = workspace::target()?.join("release/evenkeel");
+    if !binary.is_file() {
+        bail!("cargo built no {}", binary.display());
+    }
+    Ok(binary)
+}
+
+/// Builds the BPF object, unless the one that is there is up to date.
+pub fn bpf(route: Route) -> Result<PathBuf> {
+    let object = workspace::bpf_object()?;
+    let stamp = object.with_extension("stamp");
+    let sources = fingerprint(&format!("{route:?}"))?;
+    if object.is_file() && fs::read_to_string(&stamp).is_ok_and(|have| have == sources) {
+        return Ok(object);
+    }
+    let tools = setup::bpf_tools(route)?;
+    let linked = compile(&tools)?;
+    let partial = object.with_extension("partial");
+    fs::copy(&linked, &partial)?;
+    strip(&partial)?;
+    // Renamed into place whole, and only if it differs: `evenkeel` is compiled again when the object's date changes.
+    if fs::read(&object).ok() != Some(fs::read(&partial)?) {
+        fs::rename(&partial, &object)?;
+    } else {
+        fs::remove_file(&partial)?;
+    }
+    fs::write(&stamp, sources)?;
+    Ok(object)
+}
+
+/// Compiles with the first toolchain that can.
+fn compile(tools: &BpfTools) -> Result<PathBuf> {
+    let mut failures = Vec::new();
+    for toolchain in &tools.toolchains {
+        let target = workspace::target()?.join("bpf");
+        let mut build = toolchain.cargo_build();
+        build
+            .current_dir(workspace::root().join("ebpf"))
+            .args(["--quiet", "--bin", PROGRAM])
+            .env("CARGO_TARGET_DIR", &target)
+            .env("CARGO_ENCODED_RUSTFLAGS", flags(toolchain, &tools.linker));
+        match shell::quietly(
+            &format!("building the BPF program with {toolchain}"),
+            &mut build,
+        ) {
+            Ok(()) => return Ok(target.join(OUTPUT)),
+            Err(error) => failures.push(error),
+        }
+    }
+    let failures: Vec<String> = failures.iter().map(|error| format!("{error:#}")).collect();
+    Err(anyhow!(failures.join("\n\nand with the other toolchain: ")))
+        .context("the BPF program does not build")
+}
+
+/// Compiler flags, in cargo's encoding that allows spaces in paths.
+fn flags(toolchain: &Toolchain, linker: &Path) -> OsString {
+    let mut flags = OsString::new();
+    let mut push = |parts: &[&OsString]| {
+        if !flags.is_empty() {
+            flags.push("\x1f");
+        }
+        for part in parts {
+            flags.push(part);
+        }
+    };
+    let word = |text: &str| OsString::from(text);
+    push(&[&word("-Clinker="), &linker.into()]);
+    push(&[&word("-Clink-arg=--btf")]);
+    push(&[&word("-Cdebuginfo=2")]);
+    for (from, to) in [
+        (Some(workspace::root().to_owned()), "evenkeel"),
+        (cargo_home(), "cargo"),
+        (Some(toolchain.sysroot().to_owned()), "rust"),
+    ] {
+        if let Some(from) = from {
+            push(&[
+                &word("--remap-path-prefix="),
+                &from.into(),
+                &word("="),
+                &word(to),
+            ]);
+        }
+    }
+    flags
+}
+
+fn cargo_home() -> Option<PathBuf> {
+    env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(env::home_dir()?.join(".cargo")))
+}
+
+/// Takes the DWARF out of `object` and leaves BTF; kept as it is where no LLVM tool is found: larger, but it works.
+fn strip(object: &Path) -> Result<()> {
+    let names = ["llvm-strip-22", "llvm-strip-21", "llvm-strip"];
+    let directories = [
+        "/usr/lib/llvm-22/bin/llvm-strip",
+        "/usr/lib/llvm-21/bin/llvm-strip",
+    ];
+    let tool = names
+        .iter()
+        .find_map(|name| workspace::which(name))
+        .or_else(|| {
+            directories
+                .iter()
+                .map(PathBuf::from)
+                .find(|path| path.is_file())
+        });
+    match tool {
+        Some(tool) => shell::capture(Command::new(tool).arg("--strip-debug").arg(object)).map(drop),
+        None => Ok(()),
+    }
+}
+
+/// A digest of all that the object is made of.
+fn fingerprint(route: &str) -> Result<String> {
+    let root = workspace::root();
+    let mut files = vec![root.join("Cargo.toml"), root.join("Cargo.lock")];
+    gather(&root.join("ebpf"), &mut files)?;
+    files.sort();
+    let mut hasher = DefaultHasher::new();
+    route.hash(&mut hasher);
+    for file in files {
+        file.strip_prefix(root)?.hash(&mut hasher);
+        fs::read(&file)
+            .with_context(|| format!("cannot read {}", file.display()))?
+            .hash(&mut hasher);
+    }
+    Ok(format!("{:016x}", hasher.finish()))
+}
+
+fn gather(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            // Tests run on the host and are no part of the object.
+            if entry.file_name() != "tests" {
+                gather(&entry.path(), files)?;
+            }
+        } else {
+            files.push(entry.path());
+        }
+    }
+    Ok(())
+}
