@@ -283,12 +283,14 @@ pub struct Flow {
     pub http2: Http2,
 }
 
-/// Where to send a packet, as `bpf_fib_lookup` said; trusted until `expires`. 24 bytes.
+/// Where to send a packet, as `bpf_fib_lookup` said; trusted for one tick of 2^30 ns (1.07 s). 24 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NextHop {
-    /// ns of CLOCK_MONOTONIC (coarse).
-    pub expires: u64,
+    /// The tick in which it was looked up: CLOCK_MONOTONIC (coarse) in ns, shifted right by 30; 0 for never.
+    pub tick: u32,
+    /// Largest packet that the route takes, from the IP header.
+    pub mtu: u32,
     /// Outgoing interface.
     pub interface: u32,
     /// Destination MAC address.
@@ -313,8 +315,10 @@ pub struct Reply {
     pub backend: u32,
     /// Service index.
     pub service: u32,
+    /// Index into `NAT_SOURCES`, so that this half can put the other back.
+    pub nat_source: u16,
     /// Zero.
-    pub reserved_word: u32,
+    pub reserved_half: u16,
     /// When a packet of this direction was last seen, ns of CLOCK_MONOTONIC (coarse).
     pub last_seen: u64,
     /// Packets backend -> client.
@@ -412,11 +416,16 @@ pub enum Event {
     FlowReused = 17,
     /// `steer` found no listening socket of the proxy for an `l7` service.
     SteerNoSocket = 18,
+    /// Dropped: the first fragment of a packet for a flow on a backend. The stack would put it together and
+    /// answer with a reset.
+    DropFragment = 19,
+    /// Dropped: a reset that belongs to no flow, so that nobody waits for it.
+    DropNoFlow = 20,
 }
 
 impl Event {
     /// Number of entries of `EVENTS`.
-    pub const COUNT: u32 = 19;
+    pub const COUNT: u32 = 21;
     /// Names in order of the value, as shown by `evenkeel status`.
     pub const NAMES: [&'static str; Self::COUNT as usize] = [
         "drop_malformed",
@@ -438,6 +447,8 @@ impl Event {
         "walker_bound",
         "flow_reused",
         "steer_no_socket",
+        "drop_fragment",
+        "drop_no_flow",
     ];
 }
 
