@@ -1,0 +1,283 @@
+//! What goes over the control socket. Field names are stable; fields may be added.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::balance::Policy;
+use crate::config::{Forwarding, Mode};
+
+/// Answer to `GET /v1/status`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the daemon.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// Seconds since it started.
+    pub uptime_seconds: u64,
+    /// Whether it took over flows of an earlier run.
+    pub adopted: bool,
+    /// The configuration file.
+    pub config: String,
+    /// What is attached where.
+    pub attachments: Vec<Attachment>,
+    /// Open flows.
+    pub flows: u64,
+    /// Size of the flow table.
+    pub max_flows: u64,
+    /// Services.
+    pub services: usize,
+    /// Backends over all services.
+    pub backends: usize,
+    /// Drops, and passes worth knowing of, by reason; counted since load.
+    pub events: BTreeMap<String, u64>,
+    /// What the proxy counts; absent while no proxy runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<serde_json::Value>,
+    /// Why a part of the daemon does not work as configured; empty if all is well.
+    pub warnings: Vec<String>,
+}
+
+/// A program at a hook.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// Interface, or the network namespace for `sk_lookup`.
+    pub interface: String,
+    /// `xdp`, `tc` or `sk_lookup`.
+    pub hook: String,
+    /// `native`, `generic`, `tcx`, `clsact`, ...
+    pub mode: String,
+    /// Name of the program.
+    pub program: String,
+}
+
+/// Counters of a service or a backend; they only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Flows recorded.
+    pub flows_opened: u64,
+    /// Flows closed by FIN in both directions or by RST.
+    pub flows_closed: u64,
+    /// Packets client -> service.
+    pub packets: u64,
+    /// Bytes client -> service, from the IP header.
+    pub bytes: u64,
+    /// Packets backend -> client (L4 only).
+    pub reply_packets: u64,
+    /// Bytes backend -> client, from the IP header (L4 only).
+    pub reply_bytes: u64,
+    /// HTTP/2 streams opened.
+    pub streams: u64,
+    /// Flows without a SYN that fell back to the hash.
+    pub flows_adopted: u64,
+    /// Flows handed to the local proxy (services only).
+    pub flows_local: u64,
+    /// Flows found to carry HTTP/2.
+    pub flows_http2: u64,
+}
+
+impl Counters {
+    /// Flows recorded and not yet closed.
+    #[must_use]
+    pub const fn open(&self) -> u64 {
+        self.flows_opened.saturating_sub(self.flows_closed)
+    }
+}
+
+/// Answer to `GET /v1/services`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Services {
+    /// In the order of the configuration.
+    pub services: Vec<Service>,
+}
+
+/// One service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Service {
+    /// Name.
+    pub name: String,
+    /// Virtual address.
+    pub address: SocketAddr,
+    /// `tcp`.
+    pub protocol: String,
+    /// Mode in force for new flows: `l4` or `l7`.
+    pub mode: Mode,
+    /// Mode asked for, by the file or by `evenkeel mode`: `l4`, `l7` or `auto`.
+    pub configured_mode: Mode,
+    /// Policy for streams.
+    pub policy: Policy,
+    /// Forwarding for flows.
+    pub forwarding: Forwarding,
+    /// Number of backends.
+    pub backends: usize,
+    /// Counters.
+    pub counters: Counters,
+}
+
+/// Answer to `GET /v1/backends`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Backends {
+    /// By service, in the order of the configuration.
+    pub backends: Vec<Backend>,
+}
+
+/// What a backend may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BackendState {
+    /// Takes new flows and streams.
+    Active,
+    /// Keeps what it has, takes nothing new.
+    Draining,
+    /// Known not to serve.
+    Down,
+}
+
+impl BackendState {
+    /// The name in reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Draining => "draining",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// One backend of one service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Backend {
+    /// Name of the service.
+    pub service: String,
+    /// Address of the backend.
+    pub address: SocketAddr,
+    /// State.
+    pub state: BackendState,
+    /// Weight; a draining backend keeps the one it will have again.
+    pub weight: u32,
+    /// Open flows: clients' at L4, the proxy's connections at L7.
+    pub flows: u64,
+    /// Streams.
+    pub streams: u64,
+    /// Packets client -> backend.
+    pub packets: u64,
+    /// Bytes client -> backend.
+    pub bytes: u64,
+    /// All counters.
+    pub counters: Counters,
+}
+
+/// Answer to `GET /v1/flows`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Flows {
+    /// Those asked for, most streams (then bytes) first.
+    pub flows: Vec<Flow>,
+    /// How many matched before `top` cut the list.
+    pub total: usize,
+}
+
+/// One flow.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Flow {
+    /// The client's address.
+    pub client: SocketAddr,
+    /// Name of the service.
+    pub service: String,
+    /// Address of the backend, or `local` for a flow that the proxy serves.
+    pub backend: String,
+    /// `opening`, `established`, `closing`, `closed`, `reset`.
+    pub state: String,
+    /// Seconds since it was recorded.
+    pub age_seconds: f64,
+    /// Seconds since its last packet from the client.
+    pub idle_seconds: f64,
+    /// Packets client -> service.
+    pub packets: u64,
+    /// Bytes client -> service.
+    pub bytes: u64,
+    /// Packets backend -> client.
+    pub reply_packets: u64,
+    /// Bytes backend -> client.
+    pub reply_bytes: u64,
+    /// HTTP/2 streams.
+    pub streams: u64,
+    /// `http2`, `tls`, `other` or `unknown`.
+    pub protocol: String,
+}
+
+/// Answer to `GET /v1/explain`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// The client asked about.
+    pub client: SocketAddr,
+    /// Name of the service.
+    pub service: String,
+    /// Virtual address.
+    pub address: SocketAddr,
+    /// Where the flow goes: a backend's address, `local` (the proxy) or `nowhere`.
+    pub destination: String,
+    /// Whether that flow exists now; otherwise this is where it would go.
+    pub existing: bool,
+    /// The flow's hash, where one decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<u64>,
+    /// The slot of the Maglev table, where one decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<u32>,
+    /// The reasons, in the order in which the data path asks.
+    pub why: Vec<String>,
+}
+
+/// Body of `PUT /v1/services/NAME/mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModeRequest {
+    /// The mode wanted.
+    pub mode: Mode,
+    /// Whether flows that exist are moved too, instead of living out where they are.
+    #[serde(default)]
+    pub move_existing: bool,
+}
+
+/// Body of `POST /v1/services/NAME/backends`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackendRequest {
+    /// `IP:PORT`.
+    pub address: String,
+    /// Weight; 1 if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
+}
+
+/// Body of `PATCH /v1/services/NAME/backends/IP:PORT`; absent fields stay as they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackendPatch {
+    /// New weight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
+    /// Whether it takes nothing new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draining: Option<bool>,
+}
+
+/// Answer to a change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// What changed, in one sentence.
+    pub done: String,
+}
+
+/// Answer to a request that failed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// Why, in one sentence.
+    pub error: String,
+    /// What there is, where something unknown was named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub known: Vec<String>,
+}
