@@ -6,6 +6,9 @@
 //! Exit status: 0 done, 1 failed (one sentence on stderr), 2 wrong usage (clap says what is allowed).
 
 mod completions;
+mod echo;
+mod load;
+mod local_runtime;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -60,11 +63,17 @@ pub enum Color {
 enum Command {
     /// Print a completion script for a shell.
     Completions(completions::Args),
+    /// Serve as a demo backend: HTTP/2, gRPC echo and HTTP/1.1 on one port, with exact counts.
+    Echo(echo::Args),
+    /// Send requests and check every answer: HTTP/2, gRPC or HTTP/1.1, closed or open loop.
+    Load(load::Args),
 }
 
 fn dispatch(command: &Command, global: &Global) -> anyhow::Result<()> {
     match command {
         Command::Completions(args) => completions::run(args, global),
+        Command::Echo(args) => echo::run(args, global),
+        Command::Load(args) => load::run(args, global),
     }
 }
 

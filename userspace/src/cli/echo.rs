@@ -1,0 +1,58 @@
+//! `evenkeel echo`: a demo backend, until SIGTERM or SIGINT; its counts go to stdout at the end.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context;
+use http::HeaderValue;
+use tokio::net::TcpListener;
+
+use super::Global;
+use super::local_runtime::{block_on, termination};
+use crate::load::echo::{Options, serve};
+
+/// Arguments of `evenkeel echo`.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct Args {
+    /// Address to serve on.
+    #[arg(long, value_name = "IP:PORT")]
+    listen: SocketAddr,
+    /// Name of this backend, sent in the `evenkeel-backend` header of every response.
+    #[arg(long, value_parser = HeaderValue::from_str)]
+    name: HeaderValue,
+    /// Wait before every answer, e.g. `5ms`.
+    #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
+    delay: Duration,
+    /// Concurrent streams allowed on one HTTP/2 connection.
+    #[arg(long, default_value_t = 4096, value_name = "N")]
+    max_streams: u32,
+    /// How long requests in flight may take to finish after SIGTERM.
+    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
+    grace: Duration,
+}
+
+pub(super) fn run(args: &Args, _global: &Global) -> anyhow::Result<()> {
+    let Args {
+        listen,
+        name,
+        delay,
+        max_streams,
+        grace,
+    } = args.clone();
+    let options = Options {
+        name,
+        delay,
+        max_streams,
+        grace,
+    };
+    let stats = block_on(async {
+        let stop = termination()?;
+        let listener = TcpListener::bind(listen)
+            .await
+            .with_context(|| format!("listen on {listen}"))?;
+        eprintln!("listening on {}", listener.local_addr()?);
+        anyhow::Ok(serve(listener, options, stop).await)
+    })??;
+    println!("{}", serde_json::to_string(&stats)?);
+    Ok(())
+}

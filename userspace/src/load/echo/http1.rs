@@ -1,0 +1,67 @@
+//! HTTP/1.1 side of the echo backend: keep-alive, `connection: close` on shutdown.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Request, Response};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::watch;
+
+use super::content::{self, Content};
+use super::rewind::Rewind;
+use super::{Backend, add_one};
+use crate::load::{BACKEND_HEADER, STATS_PATH};
+
+pub(super) async fn serve(
+    io: Rewind,
+    client: SocketAddr,
+    backend: Rc<Backend>,
+    mut stop: watch::Receiver<bool>,
+) -> hyper::Result<()> {
+    let counted = Cell::new(false);
+    let service = service_fn(|request| answer(request, client, &backend, &counted));
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .serve_connection(TokioIo::new(io), service);
+    tokio::pin!(connection);
+    tokio::select! {
+        served = connection.as_mut() => return served,
+        _ = stop.wait_for(|stop| *stop) => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    client: SocketAddr,
+    backend: &Backend,
+    connection_counted: &Cell<bool>,
+) -> Result<Response<Content>, Infallible> {
+    let path = request.uri().path().to_owned();
+    if path != STATS_PATH {
+        add_one(&backend.http1_requests);
+        if !connection_counted.replace(true) {
+            add_one(&backend.connections);
+        }
+    }
+    let mut body = request.into_body();
+    // A body that breaks off ends the connection; hyper notices by itself.
+    while let Some(Ok(_)) = body.frame().await {}
+    if !backend.options.delay.is_zero() {
+        tokio::time::sleep(backend.options.delay).await;
+    }
+    let mut response = Response::new(content::answer(&path, client, backend));
+    response
+        .headers_mut()
+        .insert(BACKEND_HEADER, backend.options.name.clone());
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content::TYPE));
+    Ok(response)
+}

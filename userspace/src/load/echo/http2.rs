@@ -1,0 +1,193 @@
+//! HTTP/2 side of the echo backend: gRPC echo with correct trailers, plain answers, GOAWAY on shutdown.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::server::SendResponse;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use tokio::sync::watch;
+
+use super::rewind::Rewind;
+use super::{Backend, add_one, content};
+use crate::load::wire::send;
+use crate::load::{BACKEND_HEADER, GRPC_STREAM, GRPC_UNARY};
+
+/// Small windows for one stream, a large one for the connection: one slow stream cannot stall the others.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+/// A header list longer than this is refused; ours are a tenth of it.
+const HEADER_LIST: u32 = 16 * 1024;
+/// The longest unary message echoed; a longer one ends with `grpc-status: 8`.
+const LONGEST_MESSAGE: usize = 16 << 20;
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const OK: HeaderValue = HeaderValue::from_static("0");
+const RESOURCE_EXHAUSTED: HeaderValue = HeaderValue::from_static("8");
+const UNIMPLEMENTED: HeaderValue = HeaderValue::from_static("12");
+
+pub(super) async fn serve(
+    io: Rewind,
+    client: SocketAddr,
+    backend: Rc<Backend>,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), h2::Error> {
+    add_one(&backend.connections);
+    let mut connection = h2::server::Builder::new()
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(HEADER_LIST)
+        .max_concurrent_streams(backend.options.max_streams)
+        .handshake::<_, Bytes>(io)
+        .await?;
+    let stop = stop.wait_for(|stop| *stop);
+    tokio::pin!(stop);
+    let mut stopping = false;
+    loop {
+        tokio::select! {
+            accepted = connection.accept() => {
+                let Some(accepted) = accepted else { return Ok(()) };
+                let (request, respond) = accepted?;
+                add_one(&backend.streams);
+                tokio::task::spawn_local(serve_stream(request, respond, client, Rc::clone(&backend)));
+            }
+            _ = &mut stop, if !stopping => {
+                stopping = true;
+                connection.graceful_shutdown();
+            }
+        }
+    }
+}
+
+async fn serve_stream(
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    client: SocketAddr,
+    backend: Rc<Backend>,
+) {
+    let (head, body) = request.into_parts();
+    let is_grpc = head
+        .headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+    let answered = match head.uri.path() {
+        GRPC_UNARY if is_grpc => unary(body, &mut respond, &backend).await,
+        GRPC_STREAM if is_grpc => stream(body, &mut respond, &backend).await,
+        _ if is_grpc => unimplemented(&mut respond, &backend),
+        path => plain(path, body, &mut respond, client, &backend).await,
+    };
+    if let Err(error) = answered {
+        add_one(&backend.broken);
+        tracing::debug!(%client, %error, "stream ended early");
+    }
+}
+
+async fn unary(
+    mut body: RecvStream,
+    respond: &mut SendResponse<Bytes>,
+    backend: &Backend,
+) -> Result<(), h2::Error> {
+    let mut message = Vec::new();
+    let mut length = 0;
+    while let Some(piece) = body.data().await {
+        let piece = piece?;
+        body.flow_control().release_capacity(piece.len())?;
+        length += piece.len();
+        if length <= LONGEST_MESSAGE {
+            message.push(piece);
+        }
+    }
+    body.trailers().await?;
+    pause(backend.options.delay, respond).await?;
+    if length > LONGEST_MESSAGE {
+        return refuse(respond, backend, RESOURCE_EXHAUSTED);
+    }
+    let mut out = respond.send_response(grpc_head(backend), false)?;
+    for piece in message {
+        send(&mut out, piece, false).await?;
+    }
+    out.send_trailers(HeaderMap::from_iter([(GRPC_STATUS, OK)]))
+}
+
+async fn stream(
+    mut body: RecvStream,
+    respond: &mut SendResponse<Bytes>,
+    backend: &Backend,
+) -> Result<(), h2::Error> {
+    let mut out = respond.send_response(grpc_head(backend), false)?;
+    while let Some(piece) = body.data().await {
+        let piece = piece?;
+        let length = piece.len();
+        pause(backend.options.delay, respond).await?;
+        send(&mut out, piece, false).await?;
+        // Only now: a client that does not read is not allowed to send either.
+        body.flow_control().release_capacity(length)?;
+    }
+    body.trailers().await?;
+    out.send_trailers(HeaderMap::from_iter([(GRPC_STATUS, OK)]))
+}
+
+fn unimplemented(respond: &mut SendResponse<Bytes>, backend: &Backend) -> Result<(), h2::Error> {
+    refuse(respond, backend, UNIMPLEMENTED)
+}
+
+/// A "trailers-only" answer: one HEADERS frame that carries the status and ends the stream.
+fn refuse(
+    respond: &mut SendResponse<Bytes>,
+    backend: &Backend,
+    status: HeaderValue,
+) -> Result<(), h2::Error> {
+    let mut head = grpc_head(backend);
+    head.headers_mut().insert(GRPC_STATUS, status);
+    respond.send_response(head, true)?;
+    Ok(())
+}
+
+async fn plain(
+    path: &str,
+    mut body: RecvStream,
+    respond: &mut SendResponse<Bytes>,
+    client: SocketAddr,
+    backend: &Backend,
+) -> Result<(), h2::Error> {
+    while let Some(piece) = body.data().await {
+        body.flow_control().release_capacity(piece?.len())?;
+    }
+    pause(backend.options.delay, respond).await?;
+    let mut head = Response::new(());
+    head.headers_mut()
+        .insert(BACKEND_HEADER, backend.options.name.clone());
+    head.headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content::TYPE));
+    let mut content = content::answer(path, client, backend);
+    let mut next = content.next_piece();
+    let mut out = respond.send_response(head, next.is_none())?;
+    while let Some(piece) = next {
+        next = content.next_piece();
+        send(&mut out, piece, next.is_none()).await?;
+    }
+    Ok(())
+}
+
+fn grpc_head(backend: &Backend) -> Response<()> {
+    let mut head = Response::new(());
+    head.headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    head.headers_mut()
+        .insert(BACKEND_HEADER, backend.options.name.clone());
+    head
+}
+
+/// Waits `delay`, or until the client resets the stream.
+async fn pause(delay: Duration, respond: &mut SendResponse<Bytes>) -> Result<(), h2::Error> {
+    if delay.is_zero() {
+        return Ok(());
+    }
+    tokio::select! {
+        () = tokio::time::sleep(delay) => Ok(()),
+        reset = std::future::poll_fn(|cx| respond.poll_reset(cx)) => Err(reset?.into()),
+    }
+}

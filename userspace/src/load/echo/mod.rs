@@ -1,0 +1,167 @@
+//! The demo backend: HTTP/2 (prior knowledge) and HTTP/1.1 on one port, every answer names the backend.
+//!
+//! | request | answer |
+//! | --- | --- |
+//! | gRPC `/evenkeel.Echo/Unary` | the message, then `grpc-status: 0` |
+//! | gRPC `/evenkeel.Echo/Stream` | headers at once, every message as it arrives, then `grpc-status: 0` |
+//! | any other gRPC method | trailers only, `grpc-status: 12` (unimplemented) |
+//! | `/evenkeel/bytes/N` | N bytes, at most [`content::MOST_BYTES`] |
+//! | `/evenkeel/stats` | the counts; over HTTP/1.1 the request itself is not counted |
+//! | anything else | a small JSON body: which backend answered and which client address it saw |
+//!
+//! Counts are exact: a stream counts once its request headers were accepted, a connection once it carried an HTTP/2
+//! preface or a counted HTTP/1.1 request, so that neither port probes nor readers of the counts disturb them.
+//! Shutdown is graceful: the listener closes, HTTP/2 connections get a GOAWAY, HTTP/1.1 connections a
+//! `connection: close`, and whatever is in flight may finish within [`Options::grace`].
+
+pub mod content;
+mod http1;
+mod http2;
+mod rewind;
+
+use std::cell::Cell;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use serde::Serialize;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// What distinguishes one echo backend from another.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Sent in the `evenkeel-backend` header of every response.
+    pub name: HeaderValue,
+    /// Waited before every answer (for a gRPC stream: before every message).
+    pub delay: Duration,
+    /// `SETTINGS_MAX_CONCURRENT_STREAMS` of every connection.
+    pub max_streams: u32,
+    /// How long requests in flight may take to finish after a shutdown was asked for.
+    pub grace: Duration,
+}
+
+/// The counts of one backend, as printed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Stats {
+    /// Name of the backend.
+    pub name: String,
+    /// HTTP/2 streams accepted.
+    pub streams: u64,
+    /// Streams accepted and HTTP/1.1 requests together.
+    pub requests: u64,
+    /// Connections that carried an HTTP/2 preface or at least one counted HTTP/1.1 request.
+    pub connections: u64,
+    /// HTTP/2 streams that ended before their answer did: reset by the client or lost with its connection.
+    pub broken: u64,
+}
+
+/// What every connection task shares.
+struct Backend {
+    options: Options,
+    streams: Cell<u64>,
+    http1_requests: Cell<u64>,
+    connections: Cell<u64>,
+    broken: Cell<u64>,
+}
+
+/// Serves `listener` until `stop` resolves, then drains and returns the final counts.
+///
+/// Must run inside a [`tokio::task::LocalSet`]: the tasks share their counts without atomics.
+pub async fn serve(
+    listener: TcpListener,
+    options: Options,
+    stop: impl Future<Output = ()>,
+) -> Stats {
+    let grace = options.grace;
+    let backend = Rc::new(Backend::new(options));
+    let (stopping, stopped) = watch::channel(false);
+    let mut connections = JoinSet::new();
+    tokio::pin!(stop);
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, client)) => {
+                    let connection = serve_connection(stream, client, Rc::clone(&backend), stopped.clone());
+                    connections.spawn_local(connection);
+                }
+                Err(error) => back_off(&error).await,
+            },
+            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+            () = &mut stop => break,
+        }
+    }
+    drop(listener);
+    // Nobody listens any more when every connection is already gone; there is nothing to tell then.
+    let _ = stopping.send(true);
+    let drained = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(grace, drained).await.is_err() {
+        tracing::warn!(
+            ?grace,
+            "connections were still open at the end of the grace period"
+        );
+    }
+    backend.stats()
+}
+
+/// `accept` fails for reasons that pass (out of descriptors, peer gone): say so and go on, without spinning.
+async fn back_off(error: &io::Error) {
+    tracing::warn!(%error, "accept failed");
+    tokio::time::sleep(Duration::from_millis(10)).await;
+}
+
+async fn serve_connection(
+    stream: TcpStream,
+    client: SocketAddr,
+    backend: Rc<Backend>,
+    stop: watch::Receiver<bool>,
+) {
+    let served = async {
+        stream.set_nodelay(true)?;
+        let Some((stream, protocol)) = rewind::detect(stream).await? else {
+            return Ok(());
+        };
+        match protocol {
+            rewind::Protocol::Http2 => http2::serve(stream, client, backend, stop)
+                .await
+                .map_err(io::Error::other),
+            rewind::Protocol::Http1 => http1::serve(stream, client, backend, stop)
+                .await
+                .map_err(io::Error::other),
+        }
+    };
+    if let Err(error) = served.await {
+        tracing::debug!(%client, %error, "connection ended");
+    }
+}
+
+impl Backend {
+    fn new(options: Options) -> Self {
+        let zero = || Cell::new(0);
+        Self {
+            options,
+            streams: zero(),
+            http1_requests: zero(),
+            connections: zero(),
+            broken: zero(),
+        }
+    }
+
+    fn stats(&self) -> Stats {
+        Stats {
+            name: String::from_utf8_lossy(self.options.name.as_bytes()).into_owned(),
+            streams: self.streams.get(),
+            requests: self.streams.get() + self.http1_requests.get(),
+            connections: self.connections.get(),
+            broken: self.broken.get(),
+        }
+    }
+}
+
+fn add_one(counter: &Cell<u64>) {
+    counter.set(counter.get() + 1);
+}

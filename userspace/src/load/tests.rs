@@ -1,0 +1,252 @@
+//! The driver against the echo backend on loopback: what both count must agree, in every kind of run.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http::{HeaderValue, Uri};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, LocalSet};
+
+use super::driver::{self, Budget, Failure, Kind, Plan, Progress, Renewal, Report};
+use super::echo::{self, Options, Stats};
+
+struct Backend {
+    address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    served: JoinHandle<Stats>,
+}
+
+impl Backend {
+    async fn start(name: &'static str, delay: Duration) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let name = HeaderValue::from_static(name);
+        let options = Options {
+            name,
+            delay,
+            max_streams: 100,
+            grace: Duration::from_secs(5),
+        };
+        let (stop, stopped) = oneshot::channel();
+        let stopped = async move { drop(stopped.await) };
+        let served = tokio::task::spawn_local(echo::serve(listener, options, stopped));
+        Self {
+            address,
+            stop,
+            served,
+        }
+    }
+
+    async fn stop(self) -> Stats {
+        self.stop.send(()).unwrap();
+        self.served.await.unwrap()
+    }
+}
+
+fn plan(target: SocketAddr, kind: Kind, weights: &[u32], budget: Budget) -> Plan {
+    Plan {
+        url: format!("http://{target}/").parse::<Uri>().unwrap(),
+        target,
+        kind,
+        weights: weights.to_vec(),
+        streams: if matches!(kind, Kind::Http1 { .. }) {
+            1
+        } else {
+            10
+        },
+        budget,
+        rate: None,
+        payload: 100,
+        timeout: Duration::from_secs(30),
+        renewal: Renewal::default(),
+        sources: Vec::new(),
+    }
+}
+
+async fn run(plan: &Plan) -> Report {
+    driver::run(plan, Progress::None, std::future::pending())
+        .await
+        .unwrap()
+}
+
+fn local(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    LocalSet::new().block_on(&runtime, test);
+}
+
+#[test]
+fn client_and_backend_count_the_same_streams() {
+    local(async {
+        for kind in [
+            Kind::Http2,
+            Kind::GrpcUnary,
+            Kind::GrpcStream { messages: 3 },
+        ] {
+            let backend = Backend::start("b", Duration::ZERO).await;
+            let report = run(&plan(
+                backend.address,
+                kind,
+                &[1; 4],
+                Budget::Requests(1001),
+            ))
+            .await;
+            let stats = backend.stop().await;
+            assert_eq!(
+                (report.ok, report.failed, report.retried),
+                (1001, 0, 0),
+                "{kind:?}: {:?}",
+                report.causes
+            );
+            assert_eq!(
+                report.per_backend,
+                [("b".to_owned(), 1001)].into(),
+                "{kind:?}"
+            );
+            assert_eq!(
+                (
+                    stats.streams,
+                    stats.requests,
+                    stats.connections,
+                    stats.broken
+                ),
+                (1001, 1001, 4, 0)
+            );
+        }
+    });
+}
+
+#[test]
+fn http1_uses_one_connection_a_client_or_one_a_request() {
+    local(async {
+        for (keep_alive, connections) in [(true, 3), (false, 100)] {
+            let backend = Backend::start("b", Duration::ZERO).await;
+            let kind = Kind::Http1 { keep_alive };
+            let report = run(&plan(backend.address, kind, &[1; 3], Budget::Requests(100))).await;
+            let stats = backend.stop().await;
+            assert_eq!(
+                (report.ok, report.failed, report.connections),
+                (100, 0, connections)
+            );
+            assert_eq!(
+                (stats.streams, stats.requests, stats.connections),
+                (0, 100, connections)
+            );
+        }
+    });
+}
+
+#[test]
+fn a_message_larger_than_every_window_comes_back_whole() {
+    local(async {
+        let backend = Backend::start("b", Duration::ZERO).await;
+        for kind in [Kind::GrpcUnary, Kind::GrpcStream { messages: 2 }] {
+            let mut plan = plan(backend.address, kind, &[1], Budget::Requests(2));
+            plan.payload = 3 << 20;
+            let report = run(&plan).await;
+            assert_eq!((report.ok, report.failed), (2, 0), "{:?}", report.causes);
+        }
+    });
+}
+
+#[test]
+fn connections_are_renewed_without_failing_a_request() {
+    local(async {
+        let backend = Backend::start("b", Duration::ZERO).await;
+        let mut plan = plan(
+            backend.address,
+            Kind::GrpcUnary,
+            &[1, 1],
+            Budget::Requests(1000),
+        );
+        plan.renewal.after_requests = Some(50);
+        let report = run(&plan).await;
+        let stats = backend.stop().await;
+        // The first connections live shorter, so that the clients do not renew at the same moment: 25, then 50 each.
+        assert_eq!(
+            (report.ok, report.failed, report.connections),
+            (1000, 0, 21)
+        );
+        assert_eq!(stats.connections, 21);
+    });
+}
+
+#[test]
+fn a_backend_that_goes_away_gracefully_fails_no_request() {
+    local(async {
+        let backend = Backend::start("old", Duration::from_millis(1)).await;
+        let address = backend.address;
+        let plan = plan(address, Kind::GrpcUnary, &[1, 1], Budget::Requests(2000));
+        let driving = tokio::task::spawn_local(async move { run(&plan).await });
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        backend.stop.send(()).unwrap();
+        let listener = loop {
+            match TcpListener::bind(address).await {
+                Ok(listener) => break listener,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        let name = HeaderValue::from_static("new");
+        let options = Options {
+            name,
+            delay: Duration::ZERO,
+            max_streams: 100,
+            grace: Duration::ZERO,
+        };
+        tokio::task::spawn_local(echo::serve(listener, options, std::future::pending()));
+        let report = driving.await.unwrap();
+        let old = backend.served.await.unwrap();
+        assert_eq!((report.ok, report.failed), (2000, 0), "{:?}", report.causes);
+        assert_eq!(
+            report.per_backend["old"], old.streams,
+            "what the old one accepted it answered"
+        );
+        assert_eq!(report.per_backend["new"], 2000 - old.streams);
+    });
+}
+
+#[test]
+fn the_open_loop_sends_every_request_of_its_schedule() {
+    local(async {
+        let backend = Backend::start("b", Duration::from_millis(5)).await;
+        let mut plan = plan(
+            backend.address,
+            Kind::Http2,
+            &[8, 1, 1],
+            Budget::Requests(200),
+        );
+        plan.rate = Some(2000.0);
+        let report = run(&plan).await;
+        assert_eq!((report.ok, report.failed), (200, 0), "{:?}", report.causes);
+        assert!(
+            report.latency.min >= 5_000,
+            "nothing is faster than the backend: {:?}",
+            report.latency
+        );
+    });
+}
+
+#[test]
+fn failures_are_told_apart() {
+    local(async {
+        let unused = TcpListener::bind("127.0.0.1:0")
+            .await
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let refused = run(&plan(unused, Kind::Http2, &[1], Budget::Requests(1))).await;
+        assert_eq!(refused.failures, [(Failure::Connect, 1)].into());
+
+        let slow = Backend::start("b", Duration::from_secs(60)).await;
+        let mut patience = plan(slow.address, Kind::GrpcUnary, &[1], Budget::Requests(3));
+        patience.timeout = Duration::from_millis(20);
+        let late = run(&patience).await;
+        assert_eq!(
+            (late.ok, late.failures),
+            (0, [(Failure::Timeout, 3)].into())
+        );
+    });
+}
