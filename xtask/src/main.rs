@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::{
     build,
+    lab::{self, Lab, Leftovers, Spec},
     setup::{self, Route},
 };
 
@@ -37,6 +38,26 @@ enum Commands {
         #[arg(long, value_enum, default_value_t)]
         route: Route,
     },
+    /// The network-namespace lab by itself.
+    Lab {
+        #[command(subcommand)]
+        command: LabCommands,
+    },
+}
+
+#[derive(Clone, Copy, Subcommand)]
+enum LabCommands {
+    /// Make a lab and leave it for you to look around in.
+    New {
+        /// Number of backends.
+        #[arg(long, default_value_t = 2)]
+        backends: usize,
+        /// The balancer is the backends' gateway, as forwarding dnat needs.
+        #[arg(long)]
+        gateway: bool,
+    },
+    /// Remove what dead runs left behind, and labs that were kept.
+    Clean,
 }
 
 fn main() -> ExitCode {
@@ -60,5 +81,27 @@ fn run(command: Commands) -> Result<()> {
             println!("{}", build::run(route)?.display());
             Ok(())
         }
+        Commands::Lab { command } => lab(command),
     }
+}
+
+fn lab(command: LabCommands) -> Result<()> {
+    match command {
+        LabCommands::New { backends, gateway } => {
+            let spec = Spec {
+                backends,
+                gateway,
+                ..Spec::default()
+            };
+            let mut lab = Lab::new(&spec)?;
+            lab.keep()?;
+            println!("{}", lab.describe());
+        }
+        LabCommands::Clean => {
+            for id in lab::clean(Leftovers::AlsoKept)? {
+                println!("removed {id}");
+            }
+        }
+    }
+    Ok(())
 }

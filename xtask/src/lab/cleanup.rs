@@ -1,0 +1,220 @@
+//! Nothing of a lab outlives its run: removal on drop, on Ctrl-C, and later where the run was killed.
+//!
+//! A lab is ours to remove only if its directory names the process that made it and that process is gone. A process
+//! id alone proves nothing, it may have been given out again; together with the start time it does.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{Mutex, MutexGuard, Once, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use super::{HOME, namespace::NAMES};
+use crate::shell;
+
+/// How long processes of a lab have to end by themselves.
+const GRACE: Duration = Duration::from_secs(2);
+/// Exit code after Ctrl-C: 128 + SIGINT, as shells have it.
+const INTERRUPTED: i32 = 130;
+
+/// Labs of this process that exist and are not kept.
+static LABS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+/// Held while a lab is made or removed, so that Ctrl-C never meets half a lab.
+static CHANGING: Mutex<()> = Mutex::new(());
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(super) fn changing() -> MutexGuard<'static, ()> {
+    lock(&CHANGING)
+}
+
+/// Makes the lab's directory with the proof of ownership in it, and sees to it that Ctrl-C removes the lab.
+pub(super) fn register(id: &str) -> Result<()> {
+    static HANDLER: Once = Once::new();
+    HANDLER.call_once(|| {
+        // A program that has its own handler keeps it; then only `clean` helps after a Ctrl-C.
+        let _ = ctrlc::set_handler(|| {
+            let _changing = changing();
+            eprintln!("\ninterrupted: removing the lab");
+            for id in lock(&LABS).drain(..) {
+                take_away(&id);
+            }
+            std::process::exit(INTERRUPTED);
+        });
+    });
+    let directory = Path::new(HOME).join(id);
+    fs::create_dir_all(&directory)
+        .with_context(|| format!("cannot make {}", directory.display()))?;
+    let pid = std::process::id();
+    let started = start_time(pid).context("cannot read our own start time from /proc")?;
+    fs::write(owner(id), format!("{pid} {started}"))?;
+    lock(&LABS).push(id.to_owned());
+    Ok(())
+}
+
+/// Takes the lab out of the care of this process.
+pub(super) fn keep(id: &str) -> Result<()> {
+    lock(&LABS).retain(|lab| lab != id);
+    fs::write(owner(id), "kept")?;
+    Ok(())
+}
+
+/// Removes a lab of this process.
+pub(super) fn remove(id: &str) {
+    let _changing = changing();
+    lock(&LABS).retain(|lab| lab != id);
+    take_away(id);
+}
+
+/// Which leftovers [`clean`] removes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leftovers {
+    /// Labs whose process is gone.
+    Abandoned,
+    /// Those, and the ones that were kept on purpose.
+    AlsoKept,
+}
+
+/// Removes labs that nobody looks after any more; returns their names.
+pub fn clean(which: Leftovers) -> Result<Vec<String>> {
+    let mut removed = Vec::new();
+    let entries = match fs::read_dir(HOME) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(removed),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {HOME}")),
+    };
+    for entry in entries {
+        let id = entry?.file_name().to_string_lossy().into_owned();
+        let Ok(owner) = fs::read_to_string(owner(&id)) else {
+            continue;
+        };
+        let ours = match owner.split_once(' ') {
+            Some((pid, started)) => pid
+                .parse()
+                .is_ok_and(|pid: u32| start_time(pid).as_deref() != Some(started)),
+            None => owner == "kept" && which == Leftovers::AlsoKept,
+        };
+        if ours {
+            take_away(&id);
+            removed.push(id);
+        }
+    }
+    Ok(removed)
+}
+
+fn owner(id: &str) -> PathBuf {
+    Path::new(HOME).join(id).join("owner")
+}
+
+/// When process `pid` began, in clock ticks since boot: field 22 of /proc/PID/stat, see proc(5).
+fn start_time(pid: u32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, field 2, may hold spaces and brackets; it ends at the last bracket.
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().nth(19).map(str::to_owned)
+}
+
+/// Processes first, then the namespaces, then mounts and files. Does as much as it can and says what it could not.
+fn take_away(id: &str) {
+    let namespaces = namespaces(id);
+    stop_all(&namespaces);
+    for (name, _) in &namespaces {
+        complain(shell::capture(
+            Command::new("ip").args(["netns", "delete", name]),
+        ));
+    }
+    let directory = Path::new(HOME).join(id);
+    let bpffs = directory.join("bpf");
+    if is_mount_point(&bpffs) {
+        complain(
+            shell::capture(Command::new("umount").arg(&bpffs)).or_else(|_| {
+                // Somebody looks at it; it goes away with him.
+                shell::capture(Command::new("umount").arg("--lazy").arg(&bpffs))
+            }),
+        );
+    }
+    if let Err(error) = fs::remove_dir_all(&directory)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        eprintln!("cannot remove {}: {error}", directory.display());
+    }
+}
+
+fn complain(outcome: Result<String>) {
+    if let Err(error) = outcome {
+        eprintln!("{error:#}");
+    }
+}
+
+/// Names and inodes of the namespaces of lab `id`.
+fn namespaces(id: &str) -> Vec<(String, u64)> {
+    let prefix = format!("{id}-");
+    let Ok(entries) = fs::read_dir(NAMES) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let inode = fs::metadata(entry.path()).ok()?.ino();
+            name.starts_with(&prefix).then_some((name, inode))
+        })
+        .collect()
+}
+
+/// Whoever runs inside a namespace of ours was started by us: SIGTERM, and SIGKILL to those that stay.
+fn stop_all(namespaces: &[(String, u64)]) {
+    let begun = Instant::now();
+    let mut signal = Signal::SIGTERM;
+    loop {
+        let inhabitants = inhabitants(namespaces);
+        if inhabitants.is_empty() || begun.elapsed() > 2 * GRACE {
+            return;
+        }
+        if begun.elapsed() > GRACE {
+            signal = Signal::SIGKILL;
+        }
+        for pid in inhabitants {
+            let _ = kill(Pid::from_raw(pid), signal);
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn inhabitants(namespaces: &[(String, u64)]) -> Vec<i32> {
+    let Ok(processes) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    processes
+        .flatten()
+        .filter_map(|entry| {
+            let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+            let network = fs::read_link(entry.path().join("ns/net")).ok()?;
+            let inode = network.to_str()?.strip_prefix("net:[")?.strip_suffix(']')?;
+            let inode: u64 = inode.parse().ok()?;
+            namespaces
+                .iter()
+                .any(|(_, ours)| *ours == inode)
+                .then_some(pid)
+        })
+        .collect()
+}
+
+fn is_mount_point(path: &Path) -> bool {
+    let (Ok(here), Some(Ok(above))) = (fs::metadata(path), path.parent().map(fs::metadata)) else {
+        return false;
+    };
+    here.dev() != above.dev()
+}

@@ -1,0 +1,151 @@
+//! A program that runs in a lab until it is told to stop; what it prints is kept in a file of the lab.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use super::Lab;
+use crate::shell;
+
+/// How long a program may take to become ready or to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A running program; stopped with SIGTERM when dropped.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    output: PathBuf,
+    errors: PathBuf,
+    left: bool,
+}
+
+impl Process {
+    /// Starts `command`; its output goes to NAME.out and NAME.log in the lab's directory.
+    pub fn start(lab: &Lab, name: &str, command: &mut Command) -> Result<Self> {
+        let output = lab.directory().join(format!("{name}.out"));
+        let errors = lab.directory().join(format!("{name}.log"));
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(fs::File::create(&output)?)
+            .stderr(
+                fs::File::options()
+                    .create(true)
+                    .append(true)
+                    .open(&errors)?,
+            )
+            .spawn()
+            .with_context(|| format!("cannot run: {}", shell::describe(command)))?;
+        Ok(Self {
+            name: name.to_owned(),
+            child,
+            output,
+            errors,
+            left: false,
+        })
+    }
+
+    /// Its process id; `nsenter` becomes the program, so this is the program's own.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it printed on standard output so far.
+    pub fn output(&self) -> Result<String> {
+        fs::read_to_string(&self.output).context("reading a program's output")
+    }
+
+    /// What it printed on standard error so far.
+    pub fn log(&self) -> Result<String> {
+        fs::read_to_string(&self.errors).context("reading a program's log")
+    }
+
+    /// The file of [`Process::log`].
+    #[must_use]
+    pub fn log_path(&self) -> &Path {
+        &self.errors
+    }
+
+    /// Waits until `ready` says so; fails as soon as the program has ended.
+    pub fn wait_until(&mut self, what: &str, mut ready: impl FnMut() -> bool) -> Result<()> {
+        let begun = Instant::now();
+        while !ready() {
+            if let Some(status) = self.child.try_wait()? {
+                bail!(
+                    "{} ended ({status}) before {what}:\n{}",
+                    self.name,
+                    self.log()?
+                );
+            }
+            if begun.elapsed() > PATIENCE {
+                bail!(
+                    "{}: no {what} within {PATIENCE:?}:\n{}",
+                    self.name,
+                    self.log()?
+                );
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    /// Sends `signal`.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = i32::try_from(self.child.id()).context("process id")?;
+        kill(Pid::from_raw(pid), signal).with_context(|| format!("cannot signal {}", self.name))
+    }
+
+    /// Lets it run on after this value is dropped.
+    pub fn leave(&mut self) {
+        self.left = true;
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
+    /// Waits for the end, however long it takes.
+    pub fn wait(&mut self) -> Result<ExitStatus> {
+        Ok(self.child.wait()?)
+    }
+
+    /// Asks it to end and waits for that; SIGKILL if it does not.
+    pub fn stop(&mut self) -> Result<ExitStatus> {
+        if let Some(status) = self.child.try_wait()? {
+            return Ok(status);
+        }
+        self.signal(Signal::SIGTERM)?;
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            if begun.elapsed() > PATIENCE {
+                self.child.kill()?;
+                return Ok(self.child.wait()?);
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if !self.left {
+            // Whatever keeps it from ending, the lab's removal tries again with more force.
+            let _ = self.stop();
+        }
+    }
+}

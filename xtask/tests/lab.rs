@@ -1,0 +1,82 @@
+//! The lab itself: it connects what it should, loses what it is told to, and leaves nothing behind. Needs root.
+
+use std::{net::SocketAddr, path::Path, process::Command};
+
+use anyhow::{Result, ensure};
+use xtask::{
+    lab::{Lab, Loss, Offloads, Process, Spec},
+    shell,
+};
+
+fn exists(lab: &str, role: &str) -> bool {
+    Path::new("/run/netns")
+        .join(format!("{lab}-{role}"))
+        .exists()
+}
+
+/// Whether the host of `target` answers from the client: nobody listens there, so it refuses the connection.
+fn answers(lab: &Lab, target: SocketAddr) -> Result<()> {
+    let mut curl = lab.client().command("curl");
+    curl.args(["--silent", "--max-time", "5", &format!("http://{target}/")]);
+    // curl(1): 7 is "failed to connect", 28 "timeout".
+    let code = curl.output()?.status.code();
+    ensure!(code == Some(7), "{}: {code:?}", shell::describe(&curl));
+    Ok(())
+}
+
+#[test]
+fn a_lab_connects_client_balancer_and_backends_and_leaves_nothing_behind() -> Result<()> {
+    let lab = Lab::new(&Spec {
+        gateway: true,
+        offloads: Offloads::NoChecksums,
+        mtu: Some(1400),
+        ..Spec::default()
+    })?;
+    answers(&lab, lab.service(80))?;
+    answers(&lab, lab.backend_address(0, 80)?)?;
+    answers(&lab, lab.backend_address(1, 80)?)?;
+    let mut stays = Process::start(&lab, "stays", lab.client().command("sleep").arg("1000"))?;
+    stays.leave();
+    let (id, directory) = (lab.id().to_owned(), lab.directory().to_owned());
+    ensure!(exists(&id, "client") && exists(&id, "backend2"));
+    drop(lab);
+    ensure!(!exists(&id, "client") && !exists(&id, "balancer") && !exists(&id, "backend2"));
+    ensure!(!directory.exists());
+    ensure!(stays.has_ended()?.is_some(), "a process outlived the lab");
+    Ok(())
+}
+
+#[test]
+fn two_labs_at_once_do_not_meet() -> Result<()> {
+    let (first, second) = (Lab::new(&Spec::default())?, Lab::new(&Spec::default())?);
+    ensure!(first.id() != second.id());
+    drop(first);
+    answers(&second, second.service(80))
+}
+
+#[test]
+fn every_nth_packet_is_lost_when_asked() -> Result<()> {
+    let lab = Lab::new(&Spec {
+        loss: Some(Loss::EveryNth(4)),
+        ..Spec::default()
+    })?;
+    // A refused connection is two packets.
+    for _ in 0..8 {
+        answers(&lab, lab.service(80))?;
+    }
+    let lost = lab.lost()?;
+    ensure!((4..=16).contains(&lost), "{lost}");
+    Ok(())
+}
+
+#[test]
+fn a_failing_command_is_named_with_what_it_printed() {
+    let error = shell::capture(Command::new("sh").args(["-c", "echo why >&2; exit 3"]))
+        .map_err(|error| format!("{error:#}"));
+    assert_eq!(
+        error
+            .as_deref()
+            .map_err(|text| text.contains("why") && text.contains("sh -c")),
+        Err(true)
+    );
+}
