@@ -218,25 +218,41 @@ pub mod flag {
     pub const LOCAL: u8 = 1 << 0;
 }
 
-/// State of the HTTP/2 frame walker for one direction of one flow; written only by `http2.rs`. All zero is the
-/// state before the first byte. 32 bytes.
+/// State of the HTTP/2 frame walker for one direction of one flow; written only by `http2.rs`, which explains how
+/// the fields work together. All zero is the state of a flow whose SYN was not seen. 48 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Http2 {
-    /// TCP sequence number at which the next frame header starts (where `partial_length` > 0: where it began).
+    /// TCP sequence number at which the next frame header starts; while searching without a candidate, the end of
+    /// the payload seen.
     pub next: u32,
     /// Highest client stream id seen; 0 for none.
     pub highest: u32,
-    /// The first bytes of a frame header that a segment ended inside of.
-    pub partial: [u8; 8],
-    /// How many bytes of `partial` are valid, at most 8.
+    /// The first bytes of the frame header at `next`, where a segment ended inside of it; the first byte is the
+    /// most significant one, bytes not there yet are 0.
+    pub partial: u64,
+    /// The same for the header at `hole`.
+    pub hole_partial: u64,
+    /// The first bytes of the segment behind the hole.
+    pub island_head: u64,
+    /// TCP sequence number of the last frame boundary before a hole in the payload.
+    pub hole: u32,
+    /// Highest client stream id of the candidate chain, committed once the chain is confirmed.
+    pub candidate_highest: u32,
+    /// How many bytes of `partial` there are, at most 8 (of the connection preface: at most 23).
     pub partial_length: u8,
+    /// How many bytes of `hole_partial` there are, likewise.
+    pub hole_partial_length: u8,
     /// One of [`http2_phase`].
     pub phase: u8,
-    /// Free for the walker.
-    pub scratch: [u8; 6],
-    /// Free for the walker.
-    pub scratch_words: [u32; 2],
+    /// Bits of `http2::flag`.
+    pub flags: u8,
+    /// While searching: what speaks for the candidate at `next`; 0 if there is none.
+    pub score: u8,
+    /// Segments searched in vain since the boundary was lost; stays at 255.
+    pub misses: u8,
+    /// Low half of the sequence number at which the segment behind the hole starts.
+    pub island: u16,
 }
 
 /// What the walker knows of a flow's payload.
@@ -253,7 +269,7 @@ pub mod http2_phase {
     pub const OTHER: u8 = 4;
 }
 
-/// Value of `FLOWS` (and of `UPSTREAMS`): one flow in client -> service direction. 80 bytes.
+/// Value of `FLOWS` (and of `UPSTREAMS`): one flow in client -> service direction. 96 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flow {
@@ -461,8 +477,8 @@ const _: () = {
     assert!(size_of::<MaglevTable>() == 131_080);
     assert!(size_of::<Filter>() == 8192);
     assert!(size_of::<Tuple>() == 40);
-    assert!(size_of::<Http2>() == 32);
-    assert!(size_of::<Flow>() == 80);
+    assert!(size_of::<Http2>() == 48);
+    assert!(size_of::<Flow>() == 96);
     assert!(size_of::<NextHop>() == 24);
     assert!(size_of::<Reply>() == 80);
     assert!(size_of::<Counters>() == 80);

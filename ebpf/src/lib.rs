@@ -5,5 +5,6 @@
 #![cfg_attr(target_arch = "bpf", no_std)]
 
 pub mod abi;
+pub mod http2;
 pub mod packet;
 pub mod select;

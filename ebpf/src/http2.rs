@@ -1,0 +1,410 @@
+//! The HTTP/2 frame walker: how many streams a client opened, from the TCP payload alone.
+//!
+//! # What it counts
+//! Frame headers are never compressed, and the ids of a client's streams are odd and only grow (RFC 9113 section
+//! 5.1.1). So `(highest id + 1) / 2` is the number of streams since the connection was born, even where the walker
+//! came late and no HPACK state is left. `highest` only grows, so nothing is counted twice, however often it is
+//! sent; and every frame on a later stream repairs whatever was missed before it.
+//!
+//! # The front
+//! In step, `next` is the sequence number of the next frame header. A segment that ends before it costs one
+//! comparison (most segments of bulk DATA), otherwise the walker hops from header to header. A header split between
+//! segments waits in `partial`. The flow's first bytes must be the connection preface (RFC 9113 section 3.4), else
+//! the payload is TLS or something else and is left alone; the preface may follow within the first segments, which
+//! is how an HTTP/1.1 upgrade to h2c looks (RFC 7540 section 3.2).
+//!
+//! # The hole
+//! A segment beyond `next` means loss or reordering before us. `next` then becomes the `hole`: a boundary that is
+//! *known*, from which the chain continues once the retransmission comes. Meanwhile the front searches on in the
+//! segments that still arrive. A header that starts in the hole and ends in the segment behind it (the island) is
+//! put together from `hole_partial` and `island_head`. Once the hole's chain reaches the front, the hole is closed.
+//!
+//! # The search
+//! Every offset of a segment can be the start of a header (a candidate) if it looks like one; the headers that
+//! follow it where its length says, in this segment or a later one, confirm it. What speaks for a candidate is
+//! added up to [`CONFIRMED`]: one for each header of its chain, one if it starts with the segment, [`EXACT_END`] if
+//! the chain ends with the segment. Random bytes pass for a header about once in 10^7 offsets where nothing is known
+//! of the flow, and far less often where `highest` is: ids can then not have grown faster than the bytes that went
+//! by. Real headers read from one or three bytes on are the likelier trap (`00 00 05 00 01 ..` is also a header of
+//! length 0x0500), and the chain of such a false header may well land on a real one, which then confirms it. So the
+//! chain is believed once confirmed, but an id that came before that only if another one close to it was heard.
+//!
+//! # What is not exact
+//! - An id that the client skipped counts as a stream (no known client skips any).
+//! - While the front searches, the count lags behind; it catches up with the next frame on a newest stream. It stays
+//!   behind only if the *last* frames of a connection that name its newest stream fall into such a stretch: two holes at once, of which
+//!   the older one held them (one hole is remembered, the newest), a retransmission that itself came out of order,
+//!   or [`MISSES`] segments in a row without a header to be found, after which only starts of segments are tried.
+//! - A flow found in the middle whose client sends nothing but connection-level frames counts 0 until it sends a
+//!   frame on a stream.
+//! - Payload that contains a run of plausible HTTP/2 frames itself (HTTP/2 tunnelled in HTTP/2, or a capture of it)
+//!   can be mistaken for frames by the *search*; never by a walker that is in step.
+//! - A packet with more headers than the loop's bound is left in the middle, and found again on the next.
+//!
+//! # For the verifier
+//! One bounded loop does everything (walking, confirming, searching, backtracking), so that its body is verified
+//! once per turn; positions are opaque to the verifier, and there are few branches in the body. `bpf_loop` (from
+//! 5.17) would verify the body once and lift the bound, at the price of an indirect call per frame and of kernels
+//! before 5.17: the bound is reached only by packets of more than 64 KiB / 16 headers, so the loop stays.
+
+mod cursor;
+mod frame;
+
+use crate::abi::{Http2, http2_phase as phase};
+use crate::packet::Bytes;
+use cursor::{Boundary, Cursor, Lane};
+use frame::HEADER;
+
+/// What a client sends first (RFC 9113 section 3.4).
+pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const PREFACE_LENGTH: u32 = PREFACE.len() as u32;
+/// The first eight bytes of [`PREFACE`].
+const PREFACE_HEAD: [u8; 8] = *b"PRI * HT";
+
+/// What must speak for a candidate before it is believed; see the module's documentation.
+const CONFIRMED: u8 = 4;
+/// What it counts that a candidate's chain ends where the segment does.
+const EXACT_END: u8 = 2;
+/// After so many segments searched in vain only the starts of segments are tried.
+const MISSES: u8 = 64;
+/// An upgrade to h2c is looked for in so many segments.
+const UPGRADE_SEGMENTS: u8 = 16;
+/// A hole further behind than this will not be filled any more: no receive window is larger (RFC 7323 section 2.3).
+const STALE: u32 = 1 << 30;
+
+/// Bits of `flags` in [`Http2`].
+pub mod flag {
+    /// The flow's first byte is known.
+    pub const FROM_START: u8 = 1 << 0;
+    /// `hole` is a known boundary with unseen bytes behind it.
+    pub const HOLE: u8 = 1 << 1;
+    /// The front expects the connection preface, of which `partial_length` bytes came.
+    pub const PREFACE: u8 = 1 << 2;
+    /// The hole expects the connection preface.
+    pub const HOLE_PREFACE: u8 = 1 << 3;
+    /// `island_head` and `island` are valid.
+    pub const ISLAND: u8 = 1 << 4;
+    /// The flow was found to carry HTTP/2.
+    pub const RECOGNISED: u8 = 1 << 5;
+    /// `candidate_highest` was heard twice, or is close to `highest`.
+    pub const WITNESSED: u8 = 1 << 6;
+}
+
+/// Where the TCP payload of a packet is.
+#[derive(Clone, Copy, Debug)]
+pub struct Segment {
+    /// Offset of the payload; at least 8, as headers come before it.
+    pub offset: u32,
+    /// Length of the payload, as the IP header has it (Ethernet pads short frames).
+    pub length: u32,
+    /// Sequence number of the payload's first byte, host byte order.
+    pub sequence: u32,
+}
+
+/// What a segment brought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Walk {
+    /// Streams opened that were not known before.
+    pub opened: u32,
+    /// The flow was just found to carry HTTP/2.
+    pub recognised: bool,
+    /// The boundary was lost in this segment.
+    pub lost: bool,
+    /// The loop's bound was reached before the segment's end.
+    pub bound_reached: bool,
+}
+
+/// Number of streams that a connection has opened whose highest client stream id is `highest`.
+#[inline(always)]
+#[must_use]
+pub const fn streams(highest: u32) -> u32 {
+    (highest >> 1) + (highest & 1)
+}
+
+/// The state of a flow whose SYN has sequence number `sequence`.
+#[inline(always)]
+#[must_use]
+pub const fn opened(sequence: u32) -> Http2 {
+    Http2 {
+        next: sequence.wrapping_add(1),
+        highest: 0,
+        partial: 0,
+        hole_partial: 0,
+        island_head: 0,
+        hole: 0,
+        candidate_highest: 0,
+        partial_length: 0,
+        hole_partial_length: 0,
+        phase: phase::UNKNOWN,
+        flags: flag::FROM_START | flag::PREFACE,
+        score: 0,
+        misses: 0,
+        island: 0,
+    }
+}
+
+/// Takes one segment into account; at most `FRAMES` headers (or candidates) of it.
+#[inline(always)]
+pub fn walk<const FRAMES: u32, B: Bytes>(state: &mut Http2, bytes: &B, segment: Segment) -> Walk {
+    let mut walk = Walk::default();
+    if segment.length == 0 || state.phase == phase::TLS {
+        return walk;
+    }
+    if state.phase == phase::OTHER && !upgrades(state, bytes, segment) {
+        return walk;
+    }
+    let Some(lane) = choose(state, bytes, segment, &mut walk) else {
+        return walk;
+    };
+    let before = state.highest;
+    let mut cursor = Cursor::new(state, lane, segment);
+    if expects_preface(state, lane) && !read_preface(state, &mut cursor, bytes, segment) {
+        return walk;
+    }
+    cursor.join_carry(bytes, segment);
+    let boundary = if cursor.is_split(segment) {
+        cursor.split(segment)
+    } else {
+        cursor.run::<FRAMES, B>(bytes, segment);
+        walk.lost |= cursor.lost;
+        walk.bound_reached = cursor.at.wrapping_add(HEADER) <= segment.length;
+        cursor.boundary(bytes, segment)
+    };
+    match lane {
+        Lane::Hole => settle_hole(state, &cursor, boundary),
+        Lane::Front | Lane::Search => settle_front(state, &cursor, boundary, segment),
+    }
+    walk.opened = streams(state.highest).wrapping_sub(streams(before));
+    if state.phase == phase::SYNCHRONISED && state.flags & flag::RECOGNISED == 0 {
+        state.flags |= flag::RECOGNISED;
+        walk.recognised = true;
+    }
+    walk
+}
+
+/// Whether sequence number `a` comes after `b`; they wrap around (RFC 9293 section 3.4).
+#[inline(always)]
+const fn after(a: u32, b: u32) -> bool {
+    (b.wrapping_sub(a) as i32) < 0
+}
+
+/// Which chain the segment continues; `None` if it brings nothing new. Notices gaps.
+#[inline(always)]
+fn choose<B: Bytes>(
+    state: &mut Http2,
+    bytes: &B,
+    segment: Segment,
+    walk: &mut Walk,
+) -> Option<Lane> {
+    let start = segment.sequence;
+    let end = start.wrapping_add(segment.length);
+    if state.flags & flag::HOLE != 0 {
+        let wanted = state
+            .hole
+            .wrapping_add(u32::from(state.hole_partial_length));
+        if !after(start, wanted) && after(end, wanted) {
+            return Some(Lane::Hole);
+        }
+        if state.next.wrapping_sub(state.hole) > STALE {
+            state.flags &= !(flag::HOLE | flag::HOLE_PREFACE | flag::ISLAND);
+        }
+    }
+    if state.phase == phase::UNKNOWN && state.flags & flag::FROM_START == 0 {
+        state.phase = phase::SEARCHING;
+        state.next = start;
+        if is_tls(bytes, segment) {
+            state.phase = phase::TLS;
+            return None;
+        }
+    }
+    let wanted = state.next.wrapping_add(u32::from(state.partial_length));
+    let searching = state.phase == phase::SEARCHING;
+    if !after(end, wanted) {
+        // The candidate may be a wrong one that hides many streams behind its length: the search goes on.
+        return (searching && state.score > 0).then_some(Lane::Search);
+    }
+    if searching && state.score == 0 {
+        return Some(Lane::Search);
+    }
+    if !after(start, wanted) {
+        return Some(Lane::Front);
+    }
+    if !searching {
+        dig_hole(state, bytes, segment);
+        walk.lost = true;
+    }
+    state.score = 0;
+    state.partial_length = 0;
+    Some(Lane::Search)
+}
+
+/// Remembers the front as the hole: the segment starts beyond it.
+#[inline(always)]
+fn dig_hole<B: Bytes>(state: &mut Http2, bytes: &B, segment: Segment) {
+    let preface = state.flags & flag::PREFACE != 0;
+    state.flags &= !(flag::PREFACE | flag::HOLE_PREFACE | flag::ISLAND);
+    state.flags |= flag::HOLE;
+    if preface {
+        state.flags |= flag::HOLE_PREFACE;
+    }
+    state.hole = state.next;
+    state.hole_partial = state.partial;
+    state.hole_partial_length = state.partial_length;
+    state.phase = phase::SEARCHING;
+    state.misses = 0;
+    if segment.length >= 8
+        && let Some(head) = bytes.load(segment.offset)
+    {
+        state.island_head = u64::from_be_bytes(head);
+        state.island = segment.sequence as u16;
+        state.flags |= flag::ISLAND;
+    }
+}
+
+/// Whether a flow found in the middle carries TLS records (RFC 8446 section 5.1): content type 20 to 23, version
+/// 3.x. No frame starts like that: its length would be over a million.
+#[inline(always)]
+fn is_tls<B: Bytes>(bytes: &B, segment: Segment) -> bool {
+    segment.length >= 3
+        && bytes
+            .load(segment.offset)
+            .is_some_and(|[kind, major, minor]: [u8; 3]| {
+                (20..=23).contains(&kind) && major == 3 && minor <= 4
+            })
+}
+
+/// Whether the connection preface starts this segment of a flow that began as something else.
+#[inline(always)]
+fn upgrades<B: Bytes>(state: &mut Http2, bytes: &B, segment: Segment) -> bool {
+    if state.misses >= UPGRADE_SEGMENTS || segment.length < PREFACE_LENGTH {
+        return false;
+    }
+    state.misses += 1;
+    if bytes.load(segment.offset) != Some(PREFACE_HEAD) {
+        return false;
+    }
+    state.phase = phase::UNKNOWN;
+    state.next = segment.sequence;
+    state.partial_length = 0;
+    state.flags |= flag::PREFACE;
+    true
+}
+
+#[inline(always)]
+const fn expects_preface(state: &Http2, lane: Lane) -> bool {
+    let flag = match lane {
+        Lane::Front => flag::PREFACE,
+        Lane::Hole => flag::HOLE_PREFACE,
+        Lane::Search => 0,
+    };
+    state.flags & flag != 0
+}
+
+/// Compares what the segment holds of the preface; `true` once the preface is complete, the cursor then stands on
+/// the first frame header.
+#[inline(always)]
+fn read_preface<B: Bytes>(
+    state: &mut Http2,
+    cursor: &mut Cursor,
+    bytes: &B,
+    segment: Segment,
+) -> bool {
+    let start = segment.offset.wrapping_add(cursor.at);
+    let available = segment.length.wrapping_sub(cursor.at);
+    let mut position = 0_u32;
+    for (index, expected) in (0_u32..).zip(PREFACE.iter()) {
+        if index < cursor.carry {
+            continue;
+        }
+        if position >= available {
+            if cursor.lane == Lane::Hole {
+                state.hole_partial_length = index as u8;
+            } else {
+                state.partial_length = index as u8;
+            }
+            return false;
+        }
+        if bytes.load(start.wrapping_add(position)) != Some([*expected]) {
+            let tls = index == 0 && bytes.load(start) == Some([0x16, 3]);
+            state.phase = if tls { phase::TLS } else { phase::OTHER };
+            state.flags = flag::FROM_START;
+            state.misses = 0;
+            return false;
+        }
+        position = position.wrapping_add(1);
+    }
+    cursor.at = cursor.at.wrapping_add(position);
+    cursor.carry = 0;
+    if cursor.lane == Lane::Hole {
+        state.flags &= !flag::HOLE_PREFACE;
+    } else {
+        state.flags &= !flag::PREFACE;
+        state.phase = phase::SYNCHRONISED;
+    }
+    true
+}
+
+/// Stores where the front's chain, or the search, came to.
+#[inline(always)]
+fn settle_front(state: &mut Http2, cursor: &Cursor, boundary: Boundary, segment: Segment) {
+    if cursor.score >= CONFIRMED {
+        state.highest = cursor.base;
+        state.phase = phase::SYNCHRONISED;
+        state.score = 0;
+        state.misses = 0;
+        boundary.becomes_front(state);
+        return;
+    }
+    let waits = cursor.lane == Lane::Search && state.score > 0;
+    state.phase = phase::SEARCHING;
+    state.highest = cursor.base;
+    state.misses = state.misses.saturating_add(1);
+    if waits {
+        return;
+    }
+    state.score = cursor.score;
+    state.candidate_highest = cursor.high;
+    state.flags &= !flag::WITNESSED;
+    if cursor.witnessed {
+        state.flags |= flag::WITNESSED;
+    }
+    boundary.becomes_front(state);
+    if state.flags & flag::HOLE == 0 && cursor.lost {
+        // Not a hole to be filled; the limit for ids is reckoned from here.
+        state.hole = segment.sequence;
+    }
+}
+
+/// Stores where the chain from the hole came to, and closes the hole if that is at or beyond the front.
+#[inline(always)]
+fn settle_hole(state: &mut Http2, cursor: &Cursor, boundary: Boundary) {
+    state.highest = cursor.base;
+    if cursor.lost {
+        state.flags &= !(flag::HOLE | flag::ISLAND);
+        return;
+    }
+    let boundary = boundary.join_island(state);
+    let candidate = state.phase == phase::SEARCHING && state.score > 0;
+    let bare = state.phase == phase::SEARCHING && state.score == 0;
+    let reached = if bare {
+        // Nothing is known behind the hole but how far it was seen.
+        !after(state.next, boundary.end())
+    } else {
+        after(boundary.sequence, state.next)
+    };
+    if reached {
+        boundary.becomes_front(state);
+    } else if bare || boundary.sequence != state.next {
+        boundary.becomes_hole(state);
+        return;
+    } else if candidate
+        && state.flags & flag::WITNESSED != 0
+        && state.candidate_highest > state.highest
+    {
+        state.highest = state.candidate_highest;
+    }
+    state.phase = phase::SYNCHRONISED;
+    state.score = 0;
+    state.misses = 0;
+    state.flags &= !(flag::HOLE | flag::ISLAND);
+}
