@@ -2,6 +2,7 @@
 
 #![cfg_attr(target_arch = "bpf", no_std)]
 #![cfg_attr(target_arch = "bpf", no_main)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![cfg_attr(
     target_arch = "bpf",
     expect(unsafe_code, reason = "map values and packets are raw memory in BPF")
@@ -15,17 +16,58 @@ fn main() {
 }
 
 #[cfg(target_arch = "bpf")]
+mod atomic;
+#[cfg(target_arch = "bpf")]
+mod clock;
+#[cfg(target_arch = "bpf")]
+mod count;
+#[cfg(target_arch = "bpf")]
+mod filter;
+#[cfg(target_arch = "bpf")]
+mod forward;
+#[cfg(target_arch = "bpf")]
+mod frame;
+#[cfg(target_arch = "bpf")]
+mod life;
+#[cfg(target_arch = "bpf")]
 mod maps;
+#[cfg(target_arch = "bpf")]
+mod nat;
+#[cfg(target_arch = "bpf")]
+mod next_hop;
+#[cfg(target_arch = "bpf")]
+mod open;
+#[cfg(target_arch = "bpf")]
+mod pair;
+#[cfg(target_arch = "bpf")]
+mod reply;
+#[cfg(target_arch = "bpf")]
+mod tc;
+#[cfg(target_arch = "bpf")]
+mod xdp;
 
 #[cfg(target_arch = "bpf")]
 mod program {
-    use aya_ebpf::bindings::{TC_ACT_UNSPEC, sk_action, xdp_action};
+    use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, sk_action, xdp_action};
     use aya_ebpf::macros::{classifier, sk_lookup, xdp};
     use aya_ebpf::programs::{SkLookupContext, TcContext, XdpContext};
+    use evenkeel_ebpf::packet::{Parsed, parse};
 
+    use crate::filter;
+    use crate::forward::forward;
+    use crate::frame::{Frame, Verdict};
+    use crate::reply::reply;
+    use crate::tc::TcFrame;
+    use crate::xdp::XdpFrame;
+
+    /// The fast path, where the network driver has one.
     #[xdp]
-    pub fn ek_xdp(_context: XdpContext) -> u32 {
-        xdp_action::XDP_PASS
+    pub fn ek_xdp(context: XdpContext) -> u32 {
+        match ingress(&XdpFrame(context)) {
+            Verdict::Pass => xdp_action::XDP_PASS,
+            Verdict::Drop => xdp_action::XDP_DROP,
+            Verdict::Sent(action) => action,
+        }
     }
 
     /// Baseline of `cargo xtask bench datapath`.
@@ -34,9 +76,18 @@ mod program {
         xdp_action::XDP_PASS
     }
 
+    /// The whole path; after XDP, what XDP could not finish.
     #[classifier]
-    pub fn ek_ingress(_context: TcContext) -> i32 {
-        TC_ACT_UNSPEC
+    pub fn ek_ingress(context: TcContext) -> i32 {
+        let frame = TcFrame(context);
+        if frame.is_tagged() {
+            return TC_ACT_UNSPEC;
+        }
+        match ingress(&frame) {
+            Verdict::Pass => TC_ACT_UNSPEC,
+            Verdict::Drop => TC_ACT_SHOT,
+            Verdict::Sent(action) => action as i32,
+        }
     }
 
     #[classifier]
@@ -47,6 +98,26 @@ mod program {
     #[sk_lookup]
     pub fn ek_steer(_context: SkLookupContext) -> u32 {
         sk_action::SK_PASS
+    }
+
+    /// The order of things for a received packet, whichever hook saw it.
+    #[inline(always)]
+    fn ingress<F: Frame>(frame: &F) -> Verdict {
+        let Parsed::Tcp(packet) = parse(frame, frame.length()) else {
+            return Verdict::Pass;
+        };
+        let tuple = &packet.tuple;
+        if filter::maybe_service(&tuple.destination, tuple.destination_port)
+            && let Some(verdict) = forward(frame, &packet)
+        {
+            return verdict;
+        }
+        if filter::maybe_backend(&tuple.source, tuple.source_port)
+            && let Some(verdict) = reply(frame, &packet)
+        {
+            return verdict;
+        }
+        Verdict::Pass
     }
 }
 

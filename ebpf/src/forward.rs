@@ -1,0 +1,152 @@
+//! Client -> service: the flow's decision, or a new one; then on to the backend, or to the stack for the local proxy.
+//!
+//! Nothing is counted or changed before this hook is sure to finish the packet: XDP leaves what it cannot finish to
+//! TC, which must find everything as it was. (Recording the flow early is harmless: TC finds it and agrees.)
+
+use evenkeel_ebpf::abi::{Backend, Event, Flow, NextHop, flag, forwarding, state};
+use evenkeel_ebpf::packet::Packet;
+
+use crate::atomic;
+use crate::clock;
+use crate::count;
+use crate::frame::{Frame, Passage, Rewrite, Verdict};
+use crate::life;
+use crate::maps::{BACKENDS, FLOWS, NAT_SOURCES, NEXT_HOPS};
+use crate::next_hop;
+use crate::open::{Opened, open};
+use crate::pair;
+
+/// Handles a packet whose destination may be a service; `None` if it is none.
+#[inline(always)]
+pub fn forward<F: Frame>(frame: &F, packet: &Packet) -> Option<Verdict> {
+    let now = clock::now();
+    let found = FLOWS.get_ptr_mut(packet.tuple);
+    let flow = match found {
+        Some(flow) if !begins_anew(packet, flow) => flow,
+        _ => match open(packet, found.is_some(), F::LAST, now) {
+            Opened::Flow(flow) => flow,
+            Opened::NoService => return None,
+            Opened::Leave => return Some(Verdict::Pass),
+            Opened::Refused(reason) => return Some(count::drop(reason)),
+        },
+    };
+    if !packet.sound {
+        return Some(count::drop(Event::DropMalformed));
+    }
+    // SAFETY: a live map value. Other processors may write its counters meanwhile (a count may then be lost) and its
+    // state, which is only changed atomically.
+    let flow = unsafe { &mut *flow };
+    Some(if flow.flags & flag::LOCAL != 0 {
+        to_proxy(frame, packet, flow, now)
+    } else {
+        to_backend(frame, packet, flow, now)
+    })
+}
+
+/// A SYN on a closed flow is the next connection from the same port.
+#[inline(always)]
+fn begins_anew(packet: &Packet, flow: *const Flow) -> bool {
+    // SAFETY: a live map value.
+    packet.opens() && unsafe { (*flow).state } & state::CLOSED != 0
+}
+
+#[inline(always)]
+fn to_proxy<F: Frame>(frame: &F, packet: &Packet, flow: &mut Flow, now: u64) -> Verdict {
+    if !F::LAST {
+        return Verdict::Pass;
+    }
+    if life::may_change(packet.flags, flow.state) {
+        let bits = life::by_client(packet.flags, flow.state);
+        // SAFETY: a live map value.
+        unsafe { life::advance(flow, bits) };
+    }
+    let passage = frame.passage(packet);
+    note(flow, passage, now);
+    count::service(flow.service, |c| {
+        c.packets += passage.packets;
+        c.bytes += passage.bytes;
+    });
+    count::event(Event::PassLocal);
+    Verdict::Pass
+}
+
+#[inline(always)]
+fn to_backend<F: Frame>(frame: &F, packet: &Packet, flow: &mut Flow, now: u64) -> Verdict {
+    let (Some(backend), Some(hop)) = (
+        BACKENDS.get(flow.backend),
+        NEXT_HOPS.get_ptr_mut(flow.backend),
+    ) else {
+        return count::drop(Event::DropNoBackend);
+    };
+    let Some(rewrite) = towards(packet, flow, backend) else {
+        return count::drop(Event::DropNoBackend);
+    };
+    // SAFETY: this processor's slot.
+    let hop: &mut NextHop = unsafe { &mut *hop };
+    let route = next_hop::find(
+        frame,
+        hop,
+        rewrite.source,
+        rewrite.destination,
+        clock::tick(now),
+    );
+    let ready = match next_hop::decide(frame, packet, hop, &route) {
+        Ok(ready) => ready,
+        Err(verdict) => return verdict,
+    };
+    let changing = life::may_change(packet.flags, flow.state);
+    if changing || clock::tick(now) != clock::tick(flow.last_seen) {
+        tend(packet, flow, backend, changing, now);
+    }
+    let passage = frame.passage(packet);
+    note(flow, passage, now);
+    count::backend(flow.backend, |c| {
+        c.packets += passage.packets;
+        c.bytes += passage.bytes;
+    });
+    count::service(flow.service, |c| {
+        c.packets += passage.packets;
+        c.bytes += passage.bytes;
+    });
+    next_hop::transmit(frame, packet, &rewrite, hop, ready)
+}
+
+/// The rare part: the state of both halves, and the other half's life.
+#[inline(always)]
+fn tend(packet: &Packet, flow: &mut Flow, backend: &Backend, changing: bool, now: u64) {
+    let reply = pair::reply_of(&packet.tuple, flow, backend, now);
+    if !changing {
+        return;
+    }
+    let bits = life::by_client(packet.flags, flow.state);
+    // SAFETY: live map values, both.
+    unsafe {
+        life::advance(flow, bits);
+        if let Some(reply) = reply {
+            atomic::set_reply_state(reply, bits);
+        }
+    }
+}
+
+/// What a packet of `flow` leaves with.
+#[inline(always)]
+fn towards(packet: &Packet, flow: &Flow, backend: &Backend) -> Option<Rewrite> {
+    let source = if backend.forwarding == forwarding::NAT {
+        NAT_SOURCES.get(flow.nat_source.into())?.words[3]
+    } else {
+        packet.tuple.source.words[3]
+    };
+    Some(Rewrite {
+        source,
+        destination: backend.address.words[3],
+        source_port: flow.nat_port,
+        destination_port: backend.port,
+    })
+}
+
+#[inline(always)]
+fn note(flow: &mut Flow, passage: Passage, now: u64) {
+    flow.last_seen = now;
+    flow.packets += passage.packets;
+    flow.bytes += passage.bytes;
+}

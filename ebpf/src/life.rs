@@ -1,0 +1,78 @@
+//! The life of a flow: SYN, established, FIN from both sides, RST, closed; told to both halves, counted once.
+//!
+//! `FLOWS` is the authority: whoever sets `CLOSED` there first counts it. The reply half carries a copy, because
+//! the NAT port's next claimant looks only there.
+//!
+//! A flow closes with a RST of either side, or with the first ACK after both FINs. After that its entries still
+//! translate (a last ACK may be sent again) until userspace deletes them or a SYN begins anew.
+
+use evenkeel_ebpf::abi::{Flow, flag, state};
+use evenkeel_ebpf::packet::tcp;
+
+use crate::atomic;
+use crate::count;
+
+/// Either side's FIN.
+const FINS: u8 = state::CLIENT_FIN | state::BACKEND_FIN;
+
+/// True if a packet with these flags can change a flow in this state; false for the bulk of packets.
+#[inline(always)]
+pub const fn may_change(flags: u8, present: u8) -> bool {
+    flags & (tcp::FIN | tcp::RST | tcp::SYN) != 0
+        || present & (state::ESTABLISHED | FINS | state::CLOSED) != state::ESTABLISHED
+}
+
+/// The bits that a packet from the client sets.
+#[inline(always)]
+pub const fn by_client(flags: u8, present: u8) -> u8 {
+    let bits = changes(flags, present, state::CLIENT_FIN);
+    // The client acknowledges something, so somebody answered.
+    if flags & (tcp::ACK | tcp::RST | tcp::SYN) == tcp::ACK {
+        bits | state::ESTABLISHED
+    } else {
+        bits
+    }
+}
+
+/// The bits that a packet from the backend sets.
+#[inline(always)]
+pub const fn by_backend(flags: u8, present: u8) -> u8 {
+    changes(flags, present, state::BACKEND_FIN)
+}
+
+#[inline(always)]
+const fn changes(flags: u8, present: u8, fin: u8) -> u8 {
+    if flags & tcp::RST != 0 {
+        state::RESET | state::CLOSED
+    } else if flags & tcp::FIN != 0 {
+        fin
+    } else if flags & tcp::ACK != 0 && present & FINS == FINS {
+        state::CLOSED
+    } else {
+        0
+    }
+}
+
+/// Sets `bits` in a flow, and counts it if that closed it.
+///
+/// # Safety
+/// `flow` must be a live map value.
+#[inline(always)]
+pub unsafe fn advance(flow: *mut Flow, bits: u8) {
+    // SAFETY: as the caller promises.
+    let (before, local) = unsafe {
+        (
+            atomic::set_flow_state(flow, bits),
+            (*flow).flags & flag::LOCAL != 0,
+        )
+    };
+    if bits & !before & state::CLOSED == 0 {
+        return;
+    }
+    // SAFETY: as the caller promises; these fields never change.
+    let (service, backend) = unsafe { ((*flow).service, (*flow).backend) };
+    count::service(service, |c| c.flows_closed += 1);
+    if !local {
+        count::backend(backend, |c| c.flows_closed += 1);
+    }
+}

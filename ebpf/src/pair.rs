@@ -1,0 +1,92 @@
+//! The two halves of a flow: each finds the other, keeps it alive, and puts it back if it was lost.
+//!
+//! Both maps evict what was looked up longest ago. A one-sided transfer (a long download acknowledged by GRO once a
+//! while, a long upload) must not let the quiet half grow old, so once a tick a packet of one half looks the other up;
+//! that lookup is the whole keep-alive.
+
+use aya_ebpf::bindings::BPF_NOEXIST;
+use evenkeel_ebpf::abi::{Backend, Event, Flow, NextHop, Reply, ServiceInfo, Tuple, forwarding};
+
+use crate::count;
+use crate::maps::{FLOWS, NAT_SOURCES, REPLIES};
+
+/// The key of the reply half of a flow.
+#[inline(always)]
+pub fn reply_key(client: &Tuple, flow: &Flow, backend: &Backend) -> Option<Tuple> {
+    let destination = if backend.forwarding == forwarding::NAT {
+        *NAT_SOURCES.get(flow.nat_source.into())?
+    } else {
+        client.source
+    };
+    Some(Tuple {
+        source: backend.address,
+        destination,
+        source_port: backend.port,
+        destination_port: flow.nat_port,
+        protocol: client.protocol,
+        reserved: [0; 3],
+    })
+}
+
+/// The key of the client's half of a reply.
+#[inline(always)]
+pub fn flow_key(reply: &Reply, service: &ServiceInfo) -> Tuple {
+    Tuple {
+        source: reply.client,
+        destination: service.address,
+        source_port: reply.client_port,
+        destination_port: service.port,
+        protocol: service.protocol,
+        reserved: [0; 3],
+    }
+}
+
+/// The reply half of `flow`, put back if it is gone.
+#[inline(always)]
+pub fn reply_of(client: &Tuple, flow: &Flow, backend: &Backend, now: u64) -> Option<*mut Reply> {
+    let key = reply_key(client, flow, backend)?;
+    if let Some(reply) = REPLIES.get_ptr_mut(key) {
+        return Some(reply);
+    }
+    let reply = Reply {
+        client: client.source,
+        client_port: client.source_port,
+        state: flow.state,
+        reserved: 0,
+        backend: flow.backend,
+        service: flow.service,
+        nat_source: flow.nat_source,
+        reserved_half: 0,
+        last_seen: now,
+        packets: 0,
+        bytes: 0,
+        next_hop: NextHop::default(),
+    };
+    if REPLIES.insert(key, reply, BPF_NOEXIST.into()).is_ok() {
+        count::event(Event::PairRepaired);
+    }
+    REPLIES.get_ptr_mut(key)
+}
+
+/// The client's half of `reply`, put back if it is gone. `nat_port`: the port that the backend answered to.
+#[inline(always)]
+pub fn flow_of(reply: &Reply, service: &ServiceInfo, nat_port: u16, now: u64) -> Option<*mut Flow> {
+    let key = flow_key(reply, service);
+    if let Some(flow) = FLOWS.get_ptr_mut(key) {
+        return Some(flow);
+    }
+    let flow = Flow {
+        backend: reply.backend,
+        service: reply.service,
+        nat_port,
+        nat_source: reply.nat_source,
+        state: reply.state,
+        created: now,
+        last_seen: now,
+        ..Flow::default()
+    };
+    if FLOWS.insert(key, flow, BPF_NOEXIST.into()).is_ok() {
+        count::event(Event::PairRepaired);
+    }
+    FLOWS.get_ptr_mut(key)
+}
