@@ -2,6 +2,7 @@
 //! as well, and so are [`workspace`] (where things are) and [`shell`] (running other programs).
 
 pub mod build;
+pub mod demo;
 pub mod lab;
 pub mod setup;
 pub mod shell;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::{
-    build,
+    build, demo,
     lab::{self, Lab, Leftovers, Spec},
     setup::{self, Route},
 };
@@ -18,7 +18,7 @@ struct Arguments {
     command: Commands,
 }
 
-#[derive(Clone, Copy, Subcommand)]
+#[derive(Subcommand)]
 enum Commands {
     /// Find what building needs and install what is missing (as root on Debian; elsewhere say the commands).
     Setup {
@@ -37,6 +37,21 @@ enum Commands {
         /// Where a Rust for BPF may come from.
         #[arg(long, value_enum, default_value_t)]
         route: Route,
+    },
+    /// Show pinning and its cure with real traffic in a lab of network namespaces. Builds first.
+    Demo {
+        /// Only this scene; may be given several times.
+        #[arg(long = "scene", value_name = "N")]
+        scenes: Vec<usize>,
+        /// Print one JSON document instead of the story.
+        #[arg(long)]
+        json: bool,
+        /// Leave the lab and the daemon running at the end.
+        #[arg(long)]
+        keep: bool,
+        /// Show what is there without building first.
+        #[arg(long)]
+        no_build: bool,
     },
     /// The network-namespace lab by itself.
     Lab {
@@ -61,7 +76,7 @@ enum LabCommands {
 }
 
 fn main() -> ExitCode {
-    match run(Arguments::parse().command) {
+    match run(&Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -70,18 +85,29 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Commands) -> Result<()> {
+fn run(command: &Commands) -> Result<()> {
     match command {
-        Commands::Setup { tests, route } => setup::run(route, tests),
+        Commands::Setup { tests, route } => setup::run(*route, *tests),
         Commands::Build { bpf: true, route } => {
-            println!("{}", build::bpf(route)?.display());
+            println!("{}", build::bpf(*route)?.display());
             Ok(())
         }
         Commands::Build { bpf: false, route } => {
-            println!("{}", build::run(route)?.display());
+            println!("{}", build::run(*route)?.display());
             Ok(())
         }
-        Commands::Lab { command } => lab(command),
+        Commands::Demo {
+            scenes,
+            json,
+            keep,
+            no_build,
+        } => demo::run(&demo::Options {
+            scenes: scenes.clone(),
+            json: *json,
+            keep: *keep,
+            no_build: *no_build,
+        }),
+        Commands::Lab { command } => lab(*command),
     }
 }
 

@@ -155,6 +155,18 @@ impl Progress {
         self.end("done in");
     }
 
+    /// Takes the line away again, where that is possible: what follows tells it better.
+    pub fn clear(mut self) {
+        drop(self.stop.take());
+        let shown = self
+            .ticker
+            .take()
+            .is_some_and(|ticker| ticker.join().unwrap_or(false));
+        if shown && stderr().is_terminal() {
+            eprint!("\r\x1b[2K");
+        }
+    }
+
     /// Ends the line as failed.
     pub fn failed(mut self) {
         self.end("failed after");

@@ -25,6 +25,7 @@ pub const LAB_PROGRAMS: &[(&str, &str)] = &[
     ("ip", "iproute2"),
     ("nsenter", "util-linux"),
     ("mount", "mount"),
+    ("curl", "curl"),
 ];
 
 /// Programs that end-to-end tests and benchmarks use as clients, servers and rivals.
@@ -35,7 +36,6 @@ pub const TEST_PROGRAMS: &[(&str, &str)] = &[
     ("haproxy", "haproxy"),
     ("nginx", "nginx"),
     ("ethtool", "ethtool"),
-    ("curl", "curl"),
     ("iperf3", "iperf3"),
 ];
 

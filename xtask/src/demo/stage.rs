@@ -1,0 +1,253 @@
+//! The stage: one lab, one daemon with a service for every scene, and for the scene being played its backends.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead as _, BufReader, Read as _},
+    process::Stdio,
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{
+    counts::Tally,
+    scenes::{SCENES, Scene},
+};
+use crate::{
+    lab::{self, Daemon, Interface, Lab, Process, Service, Spec},
+    shell, workspace,
+};
+
+/// As many as the scene with most backends has.
+const BACKENDS: usize = 4;
+/// Services, and their backends, listen on this port plus the scene's index.
+const FIRST_PORT: u16 = 50_051;
+
+/// The lab and the daemon in it. Fields are dropped in order: the daemon before the lab.
+pub(super) struct Stage {
+    daemon: Daemon,
+    lab: Lab,
+}
+
+impl Stage {
+    /// Makes the lab and starts the daemon, all services in mode `l4`.
+    pub(super) fn set() -> Result<Self> {
+        let lab = Lab::new(&Spec {
+            backends: BACKENDS,
+            ..Spec::default()
+        })?;
+        let services = SCENES
+            .iter()
+            .enumerate()
+            .map(|(index, scene)| {
+                let port = FIRST_PORT + u16::try_from(index)?;
+                let backends: Result<Vec<_>> = (0..scene.backends)
+                    .map(|backend| lab.backend_address(backend, port))
+                    .collect();
+                Ok(Service::new(scene.service, lab.service(port), &backends?))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let interfaces = Interface::all(&lab, "tc", "native");
+        let daemon = Daemon::start(&lab, &lab::render(&lab, &interfaces, &services, ""))?;
+        Ok(Self { daemon, lab })
+    }
+
+    /// Starts the backends of `scene`.
+    pub(super) fn enter(&self, scene: &'static Scene) -> Result<Cast<'_>> {
+        let index = SCENES
+            .iter()
+            .position(|other| other.service == scene.service);
+        let port = FIRST_PORT + u16::try_from(index.context("unknown scene")?)?;
+        let binary = workspace::evenkeel()?;
+        let mut backends = Vec::new();
+        for (number, namespace) in (1..).zip(self.lab.backends()).take(scene.backends) {
+            let address = self.lab.backend_address(number - 1, port)?;
+            let mut echo = namespace.command(&binary);
+            echo.args(["echo", "--listen", &address.to_string()])
+                .args(["--name", &backend_name(number)]);
+            let name = format!("{}-{}", scene.service, backend_name(number));
+            backends.push(Process::start(&self.lab, &name, &mut echo)?);
+        }
+        for backend in &mut backends {
+            let log = backend.log_path().to_owned();
+            backend.wait_until("it listened", || {
+                std::fs::read_to_string(&log).is_ok_and(|log| log.contains("listening"))
+            })?;
+        }
+        Ok(Cast {
+            stage: self,
+            scene,
+            port,
+            _backends: backends,
+        })
+    }
+
+    /// Leaves lab and daemon running; says how to look around.
+    pub(super) fn keep(&mut self) -> Result<String> {
+        self.lab.keep()?;
+        self.daemon.process().leave();
+        let command = shell::describe(&self.daemon.command(&["status"]));
+        Ok(format!("{}\n  {command}", self.lab.describe()))
+    }
+}
+
+/// The name of backend `number`, from 1.
+pub(super) fn backend_name(number: usize) -> String {
+    format!("backend{number}")
+}
+
+/// What the load driver reports at the end.
+#[derive(Debug, Deserialize)]
+pub(super) struct LoadReport {
+    pub(super) ok: u64,
+    pub(super) failed: u64,
+    pub(super) per_backend: BTreeMap<String, u64>,
+    pub(super) latency: Latency,
+    #[serde(default)]
+    pub(super) causes: BTreeMap<String, u64>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Latency {
+    pub(super) p99: u64,
+}
+
+/// What the load driver reports once a second.
+#[derive(Debug, Deserialize)]
+pub(super) struct Tick {
+    pub(super) elapsed: f64,
+    pub(super) ok: u64,
+    pub(super) per_backend: BTreeMap<String, u64>,
+    pub(super) latency: Latency,
+    pub(super) total_ok: u64,
+    pub(super) total_failed: u64,
+}
+
+/// The backends of one scene, and what can be asked of them, the kernel and the client.
+pub(super) struct Cast<'stage> {
+    stage: &'stage Stage,
+    scene: &'static Scene,
+    port: u16,
+    _backends: Vec<Process>,
+}
+
+impl Cast<'_> {
+    /// The scene's service.
+    pub(super) fn service(&self) -> &'static str {
+        self.scene.service
+    }
+
+    /// The daemon's command line; see [`Daemon::cli`].
+    pub(super) fn cli(&self, arguments: &[&str]) -> Result<String> {
+        self.stage.daemon.cli(arguments)
+    }
+
+    /// Requests by backend, in order, from a map by name.
+    pub(super) fn in_order(&self, counts: &BTreeMap<String, u64>) -> Vec<u64> {
+        (1..=self.scene.backends)
+            .map(|number| counts.get(&backend_name(number)).copied().unwrap_or(0))
+            .collect()
+    }
+
+    /// What the data path counted so far: `field` of the counters of the service and of its backends.
+    pub(super) fn kernel(&self, field: &str) -> Result<Tally> {
+        let services = self.stage.daemon.json(&["services"])?;
+        let service = find(&services["services"], "name", self.service())?;
+        let backends = self.stage.daemon.json(&["backends"])?;
+        let per_backend = (0..self.scene.backends)
+            .map(|index| {
+                let address = self.stage.lab.backend_address(index, self.port)?;
+                let backend = find(&backends["backends"], "address", &address.to_string())?;
+                count(&backend["counters"], field)
+            })
+            .collect::<Result<_>>()?;
+        Ok(Tally {
+            total: count(&service["counters"], field)?,
+            per_backend,
+        })
+    }
+
+    /// What the backends served so far. Asked from their own namespaces, so that the question is no traffic.
+    pub(super) fn served(&self) -> Result<Tally> {
+        let namespaces = self.stage.lab.backends().iter().enumerate();
+        let served = namespaces
+            .take(self.scene.backends)
+            .map(|(index, namespace)| {
+                let address = self.stage.lab.backend_address(index, self.port)?;
+                let mut curl = namespace.command("curl");
+                curl.args(["--silent", "--show-error", "--fail", "--max-time", "5"])
+                    .arg(format!("http://{address}/evenkeel/stats"));
+                count(
+                    &serde_json::from_str(&shell::capture(&mut curl)?)?,
+                    "requests",
+                )
+            })
+            .collect::<Result<_>>()?;
+        Ok(Tally::summed(served))
+    }
+
+    /// Runs the load driver in the client's namespace against the scene's service.
+    pub(super) fn load(
+        &self,
+        arguments: &[&str],
+        mut tick: impl FnMut(&Tick) -> Result<()>,
+    ) -> Result<LoadReport> {
+        let mut command = self.stage.lab.client().command(workspace::evenkeel()?);
+        command
+            .args(["--json", "load", "--progress", "json"])
+            .arg(format!("http://{}/", self.stage.lab.service(self.port)))
+            .args(arguments);
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot run: {}", shell::describe(&command)))?;
+        let mut complaints = String::new();
+        let mut outcome = Ok(());
+        for line in child
+            .stderr
+            .take()
+            .map(BufReader::new)
+            .into_iter()
+            .flat_map(BufReader::lines)
+        {
+            let line = line?;
+            match serde_json::from_str(&line) {
+                Ok(report) if outcome.is_ok() => outcome = tick(&report),
+                Ok(Tick { .. }) => {}
+                Err(_) => complaints += &format!("{line}\n"),
+            }
+        }
+        let mut printed = String::new();
+        if let Some(mut stdout) = child.stdout.take() {
+            stdout.read_to_string(&mut printed)?;
+        }
+        let status = child.wait()?;
+        outcome?;
+        // With failed requests the exit status is not 0, and the report tells more than that.
+        serde_json::from_str(&printed).with_context(|| {
+            format!(
+                "{status}, no report: {}\n{complaints}",
+                shell::describe(&command)
+            )
+        })
+    }
+}
+
+fn find<'list>(list: &'list Value, key: &str, wanted: &str) -> Result<&'list Value> {
+    let Some(items) = list.as_array() else {
+        bail!("expected a list of things with {key}, got {list}");
+    };
+    items
+        .iter()
+        .find(|item| item[key] == wanted)
+        .with_context(|| format!("nothing with {key} {wanted} in {list}"))
+}
+
+fn count(counters: &Value, field: &str) -> Result<u64> {
+    counters[field]
+        .as_u64()
+        .with_context(|| format!("no count {field} in {counters}"))
+}
