@@ -7,4 +7,5 @@ pub mod lab;
 pub mod setup;
 pub mod shell;
 pub mod term;
+pub mod test;
 pub mod workspace;

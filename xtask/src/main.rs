@@ -8,6 +8,7 @@ use xtask::{
     build, demo,
     lab::{self, Lab, Leftovers, Spec},
     setup::{self, Route},
+    test,
 };
 
 /// Developer commands of evenkeel.
@@ -53,6 +54,14 @@ enum Commands {
         #[arg(long)]
         no_build: bool,
     },
+    /// Run all tests: unit, property, packet and end-to-end tests. Builds first; needs root.
+    Test {
+        /// Passed to the test runner, e.g. part of a test's name.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        filter: Vec<String>,
+    },
+    /// What must hold before a change is merged: formatting, lints, all tests.
+    Ci,
     /// The network-namespace lab by itself.
     Lab {
         #[command(subcommand)]
@@ -107,6 +116,8 @@ fn run(command: &Commands) -> Result<()> {
             keep: *keep,
             no_build: *no_build,
         }),
+        Commands::Test { filter } => test::run(filter),
+        Commands::Ci => test::ci(),
         Commands::Lab { command } => lab(*command),
     }
 }

@@ -1,0 +1,110 @@
+//! `cargo xtask test` and `cargo xtask ci`.
+//!
+//! Tests that need root or a peer never pass by being skipped: everything they need is provided first, or the run
+//! fails with one sentence. The last thing printed is the test runner's summary.
+
+use std::process::{Command, Stdio};
+
+use anyhow::{Result, bail, ensure};
+
+use crate::{
+    build,
+    lab::{self, Leftovers},
+    setup::{self, Route},
+    shell, workspace,
+};
+
+/// Packages whose tests have the machine to themselves.
+const SERIAL: &str = "evenkeel-tests";
+
+/// Unit and property tests, packet tests in the kernel, end-to-end tests; `filter` goes to the test runner.
+pub fn run(filter: &[String]) -> Result<()> {
+    ensure!(
+        workspace::is_root(),
+        "the tests load BPF programs and make network namespaces: run them as root"
+    );
+    setup::lab_tools()?;
+    setup::test_tools()?;
+    build::run(Route::Any)?;
+    for id in lab::clean(Leftovers::Abandoned)? {
+        eprintln!("  removed {id}, left behind by a run that was killed");
+    }
+    if has("nextest") {
+        let mut nextest = cargo(&["nextest", "run", "--workspace"]);
+        return shell::run(nextest.args(filter));
+    }
+    // Without nextest, the tests that need the machine for themselves come last, one at a time.
+    let others = shell::run(
+        cargo(&["test", "--workspace", "--no-fail-fast", "--exclude", SERIAL])
+            .args(["--exclude", "xtask"])
+            .args(filter),
+    );
+    let serial = shell::run(
+        cargo(&[
+            "test",
+            "--no-fail-fast",
+            "--package",
+            SERIAL,
+            "--package",
+            "xtask",
+        ])
+        .args(filter)
+        .args(["--", "--test-threads=1"]),
+    );
+    others.and(serial)
+}
+
+/// Formatting, lints, tests: all of them, so that one run tells all that is wrong.
+pub fn ci() -> Result<()> {
+    for component in ["fmt", "clippy"] {
+        if !has(component) {
+            let name = if component == "fmt" {
+                "rustfmt"
+            } else {
+                component
+            };
+            shell::quietly(
+                &format!("rustup component add {name}"),
+                Command::new("rustup").args(["component", "add", name]),
+            )?;
+        }
+    }
+    let mut failures = Vec::new();
+    let mut step = |title: &str, outcome: Result<()>| {
+        if let Err(error) = outcome {
+            eprintln!("error: {error:#}");
+            failures.push(title.to_owned());
+        }
+    };
+    step(
+        "formatting",
+        shell::run(&mut cargo(&["fmt", "--all", "--check"])),
+    );
+    let mut clippy = cargo(&["clippy", "--workspace", "--all-targets", "--locked"]);
+    step(
+        "lints",
+        shell::run(clippy.args(["--", "--deny", "warnings"])),
+    );
+    step("tests", run(&[]));
+    if failures.is_empty() {
+        Ok(())
+    } else {
+        bail!("failed: {}", failures.join(", "))
+    }
+}
+
+fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(workspace::cargo());
+    command.current_dir(workspace::root()).args(arguments);
+    command
+}
+
+/// Whether cargo has the subcommand.
+fn has(subcommand: &str) -> bool {
+    cargo(&[subcommand, "--version"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
