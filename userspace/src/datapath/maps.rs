@@ -1,0 +1,116 @@
+//! Typed handles of every map of the BPF object.
+
+use std::collections::BTreeMap;
+
+use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, PerCpuArray, SockMap};
+use aya::{Ebpf, Pod};
+use evenkeel_ebpf::abi::{
+    Address, Backend, BackendIndex, Counters, Filter, Flow, MaglevTable, NextHop, Reply, Service,
+    ServiceInfo, ServiceKey, Settings, Tuple,
+};
+
+use super::{DatapathError, Options};
+
+/// The inner map of `MAGLEV`.
+pub(super) type Table = Array<MapData, MaglevTable>;
+
+/// One field a map, named like the map.
+pub(super) struct Maps {
+    pub(super) settings: Array<MapData, Settings>,
+    pub(super) filters: Array<MapData, Filter>,
+    pub(super) services: HashMap<MapData, ServiceKey, Service>,
+    pub(super) service_info: Array<MapData, ServiceInfo>,
+    pub(super) maglev: ArrayOfMaps<MapData, Table>,
+    pub(super) backends: Array<MapData, Backend>,
+    pub(super) backend_by_addr: HashMap<MapData, ServiceKey, BackendIndex>,
+    pub(super) nat_sources: Array<MapData, Address>,
+    pub(super) flows: HashMap<MapData, Tuple, Flow>,
+    pub(super) replies: HashMap<MapData, Tuple, Reply>,
+    pub(super) upstreams: HashMap<MapData, Tuple, Flow>,
+    pub(super) next_hops: PerCpuArray<MapData, NextHop>,
+    pub(super) service_counts: PerCpuArray<MapData, Counters>,
+    pub(super) backend_counts: PerCpuArray<MapData, Counters>,
+    pub(super) events: PerCpuArray<MapData, u64>,
+    pub(super) steer_sockets: SockMap<MapData>,
+}
+
+impl Maps {
+    /// Takes the maps out of a loaded object.
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, DatapathError> {
+        Ok(Self {
+            settings: take(ebpf, "SETTINGS")?,
+            filters: take(ebpf, "FILTERS")?,
+            services: take(ebpf, "SERVICES")?,
+            service_info: take(ebpf, "SERVICE_INFO")?,
+            maglev: take(ebpf, "MAGLEV")?,
+            backends: take(ebpf, "BACKENDS")?,
+            backend_by_addr: take(ebpf, "BACKEND_BY_ADDR")?,
+            nat_sources: take(ebpf, "NAT_SOURCES")?,
+            flows: take(ebpf, "FLOWS")?,
+            replies: take(ebpf, "REPLIES")?,
+            upstreams: take(ebpf, "UPSTREAMS")?,
+            next_hops: take(ebpf, "NEXT_HOPS")?,
+            service_counts: take(ebpf, "SERVICE_COUNTS")?,
+            backend_counts: take(ebpf, "BACKEND_COUNTS")?,
+            events: take(ebpf, "EVENTS")?,
+            steer_sockets: take(ebpf, "STEER_SOCKETS")?,
+        })
+    }
+}
+
+fn take<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, DatapathError>
+where
+    M: TryFrom<Map, Error = aya::maps::MapError>,
+{
+    let map = ebpf.take_map(name).ok_or(DatapathError::Missing(name))?;
+    M::try_from(map).map_err(DatapathError::map(name))
+}
+
+/// Names of the maps, all pinned: a restart finds every one of them again.
+pub(super) const NAMES: [&str; 16] = [
+    "SETTINGS",
+    "FILTERS",
+    "SERVICES",
+    "SERVICE_INFO",
+    "MAGLEV",
+    "BACKENDS",
+    "BACKEND_BY_ADDR",
+    "NAT_SOURCES",
+    "FLOWS",
+    "REPLIES",
+    "UPSTREAMS",
+    "NEXT_HOPS",
+    "SERVICE_COUNTS",
+    "BACKEND_COUNTS",
+    "EVENTS",
+    "STEER_SOCKETS",
+];
+
+/// `max_entries` of the maps that an option sizes.
+pub(super) fn sizes(options: &Options) -> BTreeMap<&'static str, u32> {
+    BTreeMap::from([
+        ("SERVICES", options.max_services),
+        ("SERVICE_INFO", options.max_services),
+        ("MAGLEV", options.max_services),
+        ("SERVICE_COUNTS", options.max_services),
+        ("BACKENDS", options.max_backends),
+        ("BACKEND_BY_ADDR", options.max_backends),
+        ("NEXT_HOPS", options.max_backends),
+        ("BACKEND_COUNTS", options.max_backends),
+        ("FLOWS", options.max_flows),
+        ("REPLIES", options.max_flows),
+    ])
+}
+
+/// Clears `index` on every CPU.
+pub(super) fn zero<V: Pod + Default>(
+    map: &mut PerCpuArray<MapData, V>,
+    name: &'static str,
+    index: u32,
+) -> Result<(), DatapathError> {
+    let wrong = DatapathError::map(name);
+    let cpus = map.get(&index, 0).map_err(&wrong)?.len();
+    let zeroes = aya::maps::PerCpuValues::try_from(vec![V::default(); cpus])
+        .map_err(|source| wrong(source.into()))?;
+    map.set(index, zeroes, 0).map_err(&wrong)
+}

@@ -1,0 +1,258 @@
+//! Asking the kernel to resolve the link-layer addresses of backends beforehand, so that the first packets of XDP
+//! find them: XDP cannot send ARP requests itself.
+
+use std::io::{self, BufRead, BufReader};
+use std::net::{IpAddr, SocketAddr};
+
+use aya::util::KernelVersion;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType};
+
+use super::{Datapath, DatapathError};
+
+// Numbers of the netlink ABI, include/uapi/linux/{netlink,rtnetlink,neighbour}.h.
+const NLMSG_ERROR: u16 = 2;
+const NLM_F_REQUEST: u16 = 0x1;
+const NLM_F_ACK: u16 = 0x4;
+const NLM_F_CREATE: u16 = 0x400;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_GETROUTE: u16 = 26;
+const RTM_NEWNEIGH: u16 = 28;
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+const RTN_UNICAST: u8 = 1;
+const NDA_DST: u16 = 1;
+const NDA_FLAGS_EXT: u16 = 15;
+const NTF_USE: u8 = 1;
+const NTF_EXT_MANAGED: u32 = 1;
+const HEADER: usize = 16;
+const ROUTE_HEADER: usize = 12;
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+
+impl Datapath {
+    /// Has the kernel resolve the neighbour towards each backend and, from Linux 5.16 on, keep it resolved. Backends
+    /// without a route, or on this host, are passed over. Gives the number of neighbours asked for.
+    pub fn warm_neighbours(&self) -> Result<usize, DatapathError> {
+        let backends = self.indexes.backends.occupied().filter(|(.., live)| *live);
+        let addresses = backends.map(|(_, id, _)| super::address::socket_of_key(&id.address));
+        warm(addresses).map_err(|source| DatapathError::Netlink {
+            action: "ask for neighbours",
+            source,
+        })
+    }
+}
+
+/// Names of the interfaces of the calling thread's network namespace.
+pub(super) fn interfaces() -> io::Result<Vec<String>> {
+    // Two lines of headings, then `  name: figures`.
+    let table = BufReader::new(std::fs::File::open("/proc/thread-self/net/dev")?);
+    table
+        .lines()
+        .skip(2)
+        .filter_map(|line| {
+            line.map(|line| line.split_once(':').map(|(name, _)| name.trim().to_owned()))
+                .transpose()
+        })
+        .collect()
+}
+
+fn warm(backends: impl Iterator<Item = SocketAddr>) -> io::Result<usize> {
+    let socket = rustix::net::socket(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        // NETLINK_ROUTE is protocol 0.
+        None,
+    )?;
+    // NDA_FLAGS_EXT came with 5.16 (kernel commit 2c611ad97a82) and earlier kernels do not refuse what they ignore.
+    let managed = KernelVersion::current()
+        .is_ok_and(|version| version.code() >= KernelVersion::new(5, 16, 0).code());
+    let mut asked = 0;
+    for backend in backends {
+        let Some(hop) = next_hop(&socket, backend.ip())? else {
+            continue;
+        };
+        exchange(&socket, &neighbour_request(hop, managed))?;
+        asked += 1;
+    }
+    Ok(asked)
+}
+
+/// Who a packet is handed to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct NextHop {
+    interface: u32,
+    address: IpAddr,
+}
+
+fn next_hop(socket: &impl std::os::fd::AsFd, to: IpAddr) -> io::Result<Option<NextHop>> {
+    match exchange(socket, &route_request(to)) {
+        Ok(reply) => Ok(parse_route(&reply, to)),
+        // No route: unreachable, prohibited, or none at all.
+        Err(error)
+            if matches!(
+                error.raw_os_error(),
+                Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL)
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Sends one request and gives its answer: the message, or the error that the kernel replied with.
+fn exchange(socket: &impl std::os::fd::AsFd, request: &[u8]) -> io::Result<Vec<u8>> {
+    rustix::net::send(socket, request, SendFlags::empty())?;
+    let mut buffer = vec![0; 8192];
+    let (length, _) = rustix::net::recv(socket, &mut buffer[..], RecvFlags::empty())?;
+    buffer.truncate(length);
+    if field(&buffer, 4).map(u16::from_ne_bytes) == Some(NLMSG_ERROR) {
+        let code = field(&buffer, HEADER).map_or(-libc::EPROTO, i32::from_ne_bytes);
+        if code != 0 {
+            return Err(io::Error::from_raw_os_error(-code));
+        }
+    }
+    Ok(buffer)
+}
+
+fn field<const N: usize>(message: &[u8], offset: usize) -> Option<[u8; N]> {
+    message.get(offset..)?.first_chunk().copied()
+}
+
+fn family(address: IpAddr) -> u8 {
+    if address.is_ipv4() { AF_INET } else { AF_INET6 }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}
+
+fn message(kind: u16, flags: u16, body: &[u8], attributes: &[(u16, Vec<u8>)]) -> Vec<u8> {
+    let mut bytes = vec![0; HEADER];
+    bytes.extend_from_slice(body);
+    for (kind, value) in attributes {
+        // Our attributes are at most 16 bytes.
+        let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
+        bytes.extend_from_slice(&length.to_ne_bytes());
+        bytes.extend_from_slice(&kind.to_ne_bytes());
+        bytes.extend_from_slice(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+    }
+    let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    bytes[0..4].copy_from_slice(&length.to_ne_bytes());
+    bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
+    bytes[6..8].copy_from_slice(&(flags | NLM_F_REQUEST).to_ne_bytes());
+    bytes
+}
+
+fn route_request(to: IpAddr) -> Vec<u8> {
+    let destination = octets(to);
+    let bits = u8::try_from(destination.len() * 8).unwrap_or(0);
+    let mut body = [0; ROUTE_HEADER];
+    body[0] = family(to);
+    body[1] = bits;
+    message(RTM_GETROUTE, 0, &body, &[(RTA_DST, destination)])
+}
+
+/// The next hop in the answer to [`route_request`]; none if the destination is this host itself or a broadcast.
+fn parse_route(reply: &[u8], to: IpAddr) -> Option<NextHop> {
+    let kind = field(reply, 4).map(u16::from_ne_bytes)?;
+    if kind != RTM_NEWROUTE || *reply.get(HEADER + 7)? != RTN_UNICAST {
+        return None;
+    }
+    let mut interface = None;
+    let mut address = to;
+    let mut rest = reply.get(HEADER + ROUTE_HEADER..)?;
+    while let (Some(length), Some(kind)) = (field(rest, 0), field(rest, 2)) {
+        let length = usize::from(u16::from_ne_bytes(length));
+        let value = rest.get(4..length)?;
+        match u16::from_ne_bytes(kind) {
+            RTA_OIF => interface = field(value, 0).map(u32::from_ne_bytes),
+            RTA_GATEWAY => {
+                address = field::<4>(value, 0)
+                    .filter(|_| value.len() == 4)
+                    .map(IpAddr::from)
+                    .or_else(|| field::<16>(value, 0).map(IpAddr::from))?;
+            }
+            _ => {}
+        }
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Some(NextHop {
+        interface: interface?,
+        address,
+    })
+}
+
+fn neighbour_request(hop: NextHop, managed: bool) -> Vec<u8> {
+    let mut body = [0; 12];
+    body[0] = family(hop.address);
+    body[4..8].copy_from_slice(&hop.interface.to_ne_bytes());
+    let mut attributes = vec![(NDA_DST, octets(hop.address))];
+    if managed {
+        attributes.push((NDA_FLAGS_EXT, NTF_EXT_MANAGED.to_ne_bytes().to_vec()));
+    } else {
+        body[10] = NTF_USE;
+    }
+    message(RTM_NEWNEIGH, NLM_F_ACK | NLM_F_CREATE, &body, &attributes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(kind: u8, attributes: &[(u16, Vec<u8>)]) -> Vec<u8> {
+        let mut body = [0; ROUTE_HEADER];
+        body[7] = kind;
+        message(RTM_NEWROUTE, 0, &body, attributes)
+    }
+
+    #[test]
+    fn the_gateway_is_the_next_hop_where_there_is_one() {
+        let to = IpAddr::from([10, 0, 0, 9]);
+        let interface = (RTA_OIF, 7_u32.to_ne_bytes().to_vec());
+        let gateway = (RTA_GATEWAY, vec![192, 0, 2, 1]);
+        let direct = route(RTN_UNICAST, std::slice::from_ref(&interface));
+        assert_eq!(
+            parse_route(&direct, to),
+            Some(NextHop {
+                interface: 7,
+                address: to
+            })
+        );
+        let routed = route(RTN_UNICAST, &[interface.clone(), gateway]);
+        assert_eq!(
+            parse_route(&routed, to).map(|hop| hop.address),
+            Some(IpAddr::from([192, 0, 2, 1]))
+        );
+        assert_eq!(
+            parse_route(&route(2, &[interface]), to),
+            None,
+            "local addresses have no neighbour"
+        );
+    }
+
+    #[test]
+    fn a_cut_or_garbled_answer_is_no_route_and_no_panic() {
+        let to = IpAddr::from([10, 0, 0, 9]);
+        let whole = route(
+            RTN_UNICAST,
+            &[
+                (RTA_OIF, 7_u32.to_ne_bytes().to_vec()),
+                (RTA_GATEWAY, vec![1, 2, 3, 4]),
+            ],
+        );
+        for length in 0..whole.len() {
+            parse_route(&whole[..length], to);
+        }
+        for position in 0..whole.len() {
+            let mut garbled = whole.clone();
+            garbled[position] ^= 0xff;
+            parse_route(&garbled, to);
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Freeing what is over: closed flows early (the LRU would keep them until it is full), and the indexes of removed
+//! services and backends once no flow refers to them.
+
+use std::collections::HashSet;
+
+use aya::maps::{HashMap, IterableMap, MapData};
+use evenkeel_ebpf::abi::{Flow, Reply, Tuple, flag, state};
+use serde::Serialize;
+
+use super::flows::{now, read};
+use super::{Datapath, DatapathError};
+
+/// What a sweep did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SweepReport {
+    /// False if nothing was closed or removed since the last sweep, so that the table was not read at all.
+    pub scanned: bool,
+    /// Flows in the table after the sweep (client -> service halves); 0 if it was not read.
+    pub flows: u64,
+    /// Closed flows removed, connections of the local proxy included.
+    pub removed: u64,
+    /// Closed flows that are younger than `closed_hold`.
+    pub held: u64,
+    /// Indexes of removed services and backends that are free again.
+    pub released: u64,
+}
+
+/// What the flows in the maps refer to.
+#[derive(Default)]
+struct References {
+    backends: HashSet<u32>,
+    services: HashSet<u32>,
+    sources: HashSet<u16>,
+}
+
+impl Datapath {
+    /// Removes flows that have been closed for `closed_hold`, both halves, and frees what nothing refers to any more.
+    /// Cheap when nothing closed: call it about once a second.
+    pub fn sweep(&mut self) -> Result<SweepReport, DatapathError> {
+        let turnover = self.turnover()?;
+        let retired = self.retired();
+        if turnover == self.swept_turnover && !self.sweep_again && !retired {
+            return Ok(SweepReport::default());
+        }
+        let hold = u64::try_from(self.options.closed_hold.as_nanos()).unwrap_or(u64::MAX);
+        let limit = now().saturating_sub(hold);
+        let mut report = SweepReport {
+            scanned: true,
+            ..SweepReport::default()
+        };
+        let flows = sweep_map(&mut self.maps.flows, "FLOWS", limit)?;
+        let replies = sweep_map(&mut self.maps.replies, "REPLIES", limit)?;
+        let upstreams = sweep_map(&mut self.maps.upstreams, "UPSTREAMS", limit)?;
+        report.flows = flows.kept;
+        report.removed = flows.removed + upstreams.removed;
+        report.held = flows.held + upstreams.held;
+        self.sweep_again = flows.held + replies.held + upstreams.held > 0;
+        self.swept_turnover = turnover;
+        if retired {
+            report.released = self.release_unreferred()?;
+        }
+        Ok(report)
+    }
+
+    fn retired(&self) -> bool {
+        self.indexes.services.occupied().any(|(.., live)| !live)
+            || self.indexes.backends.occupied().any(|(.., live)| !live)
+    }
+
+    /// Frees retired indexes and NAT sources that no flow refers to; gives the number of indexes freed.
+    pub(super) fn release_unreferred(&mut self) -> Result<u64, DatapathError> {
+        let used = self.references()?;
+        let backends: Vec<u32> = self
+            .indexes
+            .backends
+            .occupied()
+            .filter(|(index, id, live)| {
+                // While its successor (same backend, other forwarding) lives, its counters are part of that one's.
+                let succeeded = || {
+                    self.indexes
+                        .backends
+                        .occupied()
+                        .any(|(other, other_id, live)| {
+                            live && other != *index
+                                && other_id.service == id.service
+                                && other_id.address == id.address
+                        })
+                };
+                !live && !used.backends.contains(index) && !succeeded()
+            })
+            .map(|(index, ..)| index)
+            .collect();
+        let freed: HashSet<u32> = backends.iter().copied().collect();
+        let services: Vec<u32> = self
+            .indexes
+            .services
+            .occupied()
+            .filter(|(index, _, live)| {
+                let mut backends = self.indexes.backends.occupied();
+                !live
+                    && !used.services.contains(index)
+                    && backends
+                        .all(|(backend, id, _)| id.service != *index || freed.contains(&backend))
+            })
+            .map(|(index, ..)| index)
+            .collect();
+        if !backends.is_empty() || !services.is_empty() {
+            self.release(&backends, &services)?;
+        }
+        self.release_sources(&used.sources)?;
+        Ok((backends.len() + services.len()) as u64)
+    }
+
+    fn release_sources(&mut self, used: &HashSet<u16>) -> Result<(), DatapathError> {
+        let mut kept: HashSet<usize> = used.iter().map(|index| usize::from(*index)).collect();
+        for (index, ..) in self.indexes.backends.occupied() {
+            let backend = self
+                .maps
+                .backends
+                .get(&index, 0)
+                .map_err(DatapathError::map("BACKENDS"))?;
+            let first = usize::from(backend.nat_first);
+            kept.extend(first..first + usize::from(backend.nat_count));
+        }
+        let old = self.indexes.sources.clone();
+        self.indexes.sources.reclaim(|index| kept.contains(&index));
+        for (index, source) in self.indexes.sources.changes(&old) {
+            self.maps
+                .nat_sources
+                .set(index, source, 0)
+                .map_err(DatapathError::map("NAT_SOURCES"))?;
+        }
+        Ok(())
+    }
+
+    fn references(&self) -> Result<References, DatapathError> {
+        let mut used = References::default();
+        for (map, name) in [
+            (&self.maps.flows, "FLOWS"),
+            (&self.maps.upstreams, "UPSTREAMS"),
+        ] {
+            read(map, name, |_, flow: Flow| {
+                used.services.insert(flow.service);
+                if flow.flags & flag::LOCAL == 0 {
+                    used.backends.insert(flow.backend);
+                    used.sources.insert(flow.nat_source);
+                }
+            })?;
+        }
+        read(&self.maps.replies, "REPLIES", |_, reply: Reply| {
+            used.services.insert(reply.service);
+            used.backends.insert(reply.backend);
+            used.sources.insert(reply.nat_source);
+        })?;
+        Ok(used)
+    }
+}
+
+/// What the three flow maps' values have in common.
+trait Ending {
+    fn state(&self) -> u8;
+    fn last_seen(&self) -> u64;
+
+    fn ended_before(&self, limit: u64) -> bool {
+        self.state() & state::CLOSED != 0 && self.last_seen() <= limit
+    }
+}
+
+impl Ending for Flow {
+    fn state(&self) -> u8 {
+        self.state
+    }
+    fn last_seen(&self) -> u64 {
+        self.last_seen
+    }
+}
+
+impl Ending for Reply {
+    fn state(&self) -> u8 {
+        self.state
+    }
+    fn last_seen(&self) -> u64 {
+        self.last_seen
+    }
+}
+
+#[derive(Default)]
+struct Swept {
+    kept: u64,
+    held: u64,
+    removed: u64,
+}
+
+fn sweep_map<V: aya::Pod + Default + Ending>(
+    map: &mut HashMap<MapData, Tuple, V>,
+    name: &'static str,
+    limit: u64,
+) -> Result<Swept, DatapathError>
+where
+    HashMap<MapData, Tuple, V>: IterableMap<Tuple, V>,
+{
+    let mut swept = Swept::default();
+    let mut ended = Vec::new();
+    read(map, name, |key, value: V| {
+        if value.ended_before(limit) {
+            ended.push(key);
+            return;
+        }
+        swept.kept += 1;
+        swept.held += u64::from(value.state() & state::CLOSED != 0);
+    })?;
+    for key in ended {
+        // A new connection may have taken the entry over since it was read; look again right before removing it.
+        if map
+            .get(&key, 0)
+            .is_ok_and(|value| value.ended_before(limit))
+            && map.remove(&key).is_ok()
+        {
+            swept.removed += 1;
+        }
+    }
+    Ok(swept)
+}
