@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::{
-    build, demo,
+    bench, build, demo,
     lab::{self, Lab, Leftovers, Spec},
     setup::{self, Route},
     test,
@@ -62,6 +62,11 @@ enum Commands {
     },
     /// What must hold before a change is merged: formatting, lints, all tests.
     Ci,
+    /// Measure, in turns with rivals, and print medians and ratios. Builds first; needs root.
+    Bench {
+        /// Which benchmarks; all if none is named.
+        names: Vec<String>,
+    },
     /// The network-namespace lab by itself.
     Lab {
         #[command(subcommand)]
@@ -118,6 +123,7 @@ fn run(command: &Commands) -> Result<()> {
         }),
         Commands::Test { filter } => test::run(filter),
         Commands::Ci => test::ci(),
+        Commands::Bench { names } => bench::run(names),
         Commands::Lab { command } => lab(*command),
     }
 }
