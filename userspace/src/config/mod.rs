@@ -32,7 +32,7 @@ pub use types::{
     Auto, Backend, Config, Daemon, Flows, Forwarding, HookChoice, Interface, Lines, Map, Mode, Nat,
     Service, Sizes, XdpMode,
 };
-pub use values::{MAX_WEIGHT, backend_address};
+pub use values::{MAX_WEIGHT, backend_address, parse_duration};
 
 use std::path::Path;
 

@@ -1,7 +1,8 @@
 //! Pinning, measured: how unevenly streams land on backends, and how even they could be.
 //!
-//! Pure: figures from counts ([`skew`]), and the report built from them ([`report`]).
+//! Pure: figures from counts ([`skew`]), the report built from them ([`report`]), and the decision taken on them ([`auto`]).
 
+pub mod auto;
 pub mod report;
 pub mod skew;
 

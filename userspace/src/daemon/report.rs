@@ -1,0 +1,275 @@
+//! What the state says of itself: the answers to reading requests.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::desired::ServiceView;
+use super::plane::{FlowView, Snapshot};
+use super::state::{ChangeError, State};
+use crate::api::types::{
+    Backend, BackendState, Backends, Explanation, Flow, Flows, Service, Services, Status,
+};
+use crate::config::Mode;
+use crate::pinning::report::{Observed, ObservedBackend, ObservedFlow};
+use crate::pinning::{PinningReport, ServicePinning};
+
+/// Which flows are asked for.
+#[derive(Clone, Debug, Default)]
+pub(super) struct FlowQuery {
+    pub(super) service: Option<String>,
+    /// Part of the client's address.
+    pub(super) client: Option<String>,
+    pub(super) top: Option<usize>,
+}
+
+/// Counters and streams by flow at one moment.
+pub(super) struct Observation {
+    snapshot: Snapshot,
+    streams: HashMap<(SocketAddr, SocketAddr), u64>,
+}
+
+/// Heaviest flows in a pinning report, for each service.
+const TOP_FLOWS: usize = 10;
+
+impl State {
+    pub(super) fn status(&self, now: Instant) -> Result<Status, ChangeError> {
+        let snapshot = self.plane.counters()?;
+        let open = snapshot
+            .services
+            .values()
+            .map(crate::api::types::Counters::open)
+            .sum();
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_seconds: now.saturating_duration_since(self.started).as_secs(),
+            adopted: self.adopted,
+            config: self.config.file.clone(),
+            attachments: self.plane.attachments(),
+            flows: open,
+            max_flows: self.config.flows.max.into(),
+            services: self.services.len(),
+            backends: self
+                .services
+                .iter()
+                .map(|service| service.backends.len())
+                .sum(),
+            events: snapshot.events.into_iter().collect(),
+            proxy: Some(self.streams.figures()),
+            warnings: self.warnings.values().cloned().collect(),
+        })
+    }
+
+    pub(super) fn list_services(&self) -> Result<Services, ChangeError> {
+        let snapshot = self.plane.counters()?;
+        let services = self.services.iter().map(|service| Service {
+            name: service.name.clone(),
+            address: service.address,
+            protocol: "tcp".to_owned(),
+            mode: service.mode,
+            configured_mode: service.configured_mode,
+            policy: service.policy,
+            forwarding: service.forwarding,
+            backends: service.backends.len(),
+            counters: snapshot
+                .services
+                .get(&service.address)
+                .copied()
+                .unwrap_or_default(),
+        });
+        Ok(Services {
+            services: services.collect(),
+        })
+    }
+
+    pub(super) fn list_backends(&self, service: Option<&str>) -> Result<Backends, ChangeError> {
+        let chosen = self.chosen(service)?;
+        let snapshot = self.plane.counters()?;
+        let mut backends = Vec::new();
+        for service in chosen {
+            for backend in &service.backends {
+                let key = (service.address, backend.address);
+                let counters = snapshot.backends.get(&key).copied().unwrap_or_default();
+                backends.push(Backend {
+                    service: service.name.clone(),
+                    address: backend.address,
+                    state: if backend.draining {
+                        BackendState::Draining
+                    } else {
+                        BackendState::Active
+                    },
+                    weight: backend.weight,
+                    flows: counters.open(),
+                    streams: counters.streams,
+                    packets: counters.packets,
+                    bytes: counters.bytes,
+                    counters,
+                });
+            }
+        }
+        Ok(Backends { backends })
+    }
+
+    pub(super) fn list_flows(&self, query: &FlowQuery) -> Result<Flows, ChangeError> {
+        let chosen = self.chosen(query.service.as_deref())?;
+        let names: HashMap<SocketAddr, &str> = chosen
+            .iter()
+            .map(|s| (s.address, s.name.as_str()))
+            .collect();
+        let mut matching: Vec<(FlowView, &str)> = self
+            .plane
+            .flows()?
+            .into_iter()
+            .filter_map(|flow| names.get(&flow.service).map(|name| (flow, *name)))
+            .filter(|(flow, _)| {
+                let part = query.client.as_deref();
+                part.is_none_or(|part| flow.client.to_string().contains(part))
+            })
+            .collect();
+        let total = matching.len();
+        matching.sort_by_cached_key(|(flow, _)| {
+            let bytes = flow.sent.1 + flow.received.1;
+            (u64::MAX - flow.streams, u64::MAX - bytes, flow.client)
+        });
+        matching.truncate(query.top.unwrap_or(usize::MAX));
+        let flows = matching
+            .iter()
+            .map(|(flow, name)| wire(flow, name))
+            .collect();
+        Ok(Flows { flows, total })
+    }
+
+    pub(super) fn explain(
+        &self,
+        client: SocketAddr,
+        service: &str,
+    ) -> Result<Explanation, ChangeError> {
+        let service = self.service(service)?;
+        let verdict = self.plane.explain(client, service.address)?;
+        Ok(Explanation {
+            client,
+            service: service.name.clone(),
+            address: service.address,
+            destination: verdict.destination,
+            existing: verdict.existing,
+            hash: verdict.hash,
+            slot: verdict.slot,
+            why: verdict.why,
+        })
+    }
+
+    /// What [`State::pinning`] subtracts later, to report on an interval.
+    pub(super) fn observe(&self) -> Result<Observation, ChangeError> {
+        let flows = self.plane.flows()?;
+        Ok(Observation {
+            snapshot: self.plane.counters()?,
+            streams: flows
+                .iter()
+                .map(|f| ((f.client, f.service), f.streams))
+                .collect(),
+        })
+    }
+
+    /// The pinning report, since `before` or since load.
+    pub(super) fn pinning(
+        &self,
+        service: Option<&str>,
+        before: Option<&Observation>,
+    ) -> Result<PinningReport, ChangeError> {
+        let chosen = self.chosen(service)?;
+        let mut flows: HashMap<SocketAddr, Vec<FlowView>> = HashMap::new();
+        for flow in self.plane.flows()? {
+            flows.entry(flow.service).or_default().push(flow);
+        }
+        let snapshot = self.plane.counters()?;
+        let services = chosen.into_iter().map(|service| {
+            let flows = flows.remove(&service.address).unwrap_or_default();
+            ServicePinning::new(observed(service, &flows, &snapshot, before), TOP_FLOWS)
+        });
+        Ok(PinningReport {
+            services: services.collect(),
+        })
+    }
+
+    fn chosen(&self, service: Option<&str>) -> Result<Vec<&ServiceView>, ChangeError> {
+        match service {
+            Some(wanted) => Ok(vec![self.service(wanted)?]),
+            None => Ok(self.services.iter().collect()),
+        }
+    }
+}
+
+fn is_open(flow: &FlowView) -> bool {
+    !matches!(flow.state, "closed" | "reset")
+}
+
+fn wire(flow: &FlowView, service: &str) -> Flow {
+    Flow {
+        client: flow.client,
+        service: service.to_owned(),
+        backend: place(flow),
+        state: flow.state.to_owned(),
+        age_seconds: flow.age.as_secs_f64(),
+        idle_seconds: flow.idle.as_secs_f64(),
+        packets: flow.sent.0,
+        bytes: flow.sent.1,
+        reply_packets: flow.received.0,
+        reply_bytes: flow.received.1,
+        streams: flow.streams,
+        protocol: flow.protocol.to_owned(),
+    }
+}
+
+fn place(flow: &FlowView) -> String {
+    flow.backend
+        .map_or_else(|| "local".to_owned(), |backend| backend.to_string())
+}
+
+fn observed(
+    service: &ServiceView,
+    flows: &[FlowView],
+    snapshot: &Snapshot,
+    before: Option<&Observation>,
+) -> Observed {
+    let streams_before = |flow: &FlowView| {
+        let known = before.and_then(|b| b.streams.get(&(flow.client, flow.service)));
+        // Fewer than before: another connection on the same port.
+        known
+            .copied()
+            .filter(|streams| *streams <= flow.streams)
+            .unwrap_or(0)
+    };
+    let backends = service.backends.iter().map(|backend| {
+        let key = (service.address, backend.address);
+        let counters = snapshot.backends.get(&key).copied().unwrap_or_default();
+        let earlier = before
+            .and_then(|b| b.snapshot.backends.get(&key))
+            .map_or(0, |c| c.streams);
+        ObservedBackend {
+            address: backend.address.to_string(),
+            weight: backend.weight,
+            flows: counters.open(),
+            streams: counters.streams.saturating_sub(earlier),
+        }
+    });
+    Observed {
+        name: service.name.clone(),
+        address: service.address.to_string(),
+        mode: match service.mode {
+            Mode::L7 => "l7",
+            Mode::L4 | Mode::Auto => "l4",
+        }
+        .to_owned(),
+        flows: flows.iter().filter(|flow| is_open(flow)).count() as u64,
+        backends: backends.collect(),
+        streams_by_flow: flows
+            .iter()
+            .map(|flow| ObservedFlow {
+                client: flow.client.to_string(),
+                backend: place(flow),
+                streams: flow.streams - streams_before(flow),
+            })
+            .collect(),
+    }
+}

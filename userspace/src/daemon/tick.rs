@@ -1,0 +1,180 @@
+//! What the daemon does on its own, between requests.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::desired::ServiceView;
+use super::plane::{PlaneError, Snapshot};
+use super::state::State;
+use crate::api::types::Counters;
+use crate::config::Mode;
+use crate::pinning::auto::{Controller, Interval};
+use crate::pinning::skew::{self, Load};
+
+/// How often closed flows are freed and leaving backends looked at.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// How often neighbours are kept resolved; the kernel forgets idle ones after 30 s or more.
+const WARM_EVERY: Duration = Duration::from_secs(10);
+
+/// When things are due, and what they need to remember.
+pub(super) struct Periodic {
+    sweep: Instant,
+    warm: Instant,
+    auto: Instant,
+    /// Counters at the last decision on `auto`.
+    before: Option<Snapshot>,
+    controllers: HashMap<String, Controller>,
+}
+
+impl Periodic {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            sweep: now,
+            warm: now,
+            auto: now,
+            before: None,
+            controllers: HashMap::new(),
+        }
+    }
+}
+
+impl State {
+    /// Does what is due. Called a few times a second; a failure is logged and tried again when next due.
+    pub fn tick(&mut self, now: Instant) {
+        if now >= self.periodic.sweep {
+            self.periodic.sweep = now + SWEEP_EVERY;
+            let swept = self.plane.sweep();
+            self.note("sweep", "closed flows cannot be freed", swept);
+            let left = self.let_go(now);
+            self.note("leaving", "removed backends cannot be taken out", left);
+        }
+        if now >= self.periodic.warm {
+            self.periodic.warm = now + WARM_EVERY;
+            let warmed = self.plane.warm();
+            self.note("neighbours", "neighbours cannot be resolved ahead", warmed);
+        }
+        if now >= self.periodic.auto {
+            self.periodic.auto = now + self.config.auto.interval;
+            let decided = self.decide();
+            self.note("auto", "mode auto cannot decide", decided);
+        }
+    }
+
+    /// Keeps `result` as a warning, logged when it first appears, until the same thing works again.
+    fn note(&mut self, subject: &'static str, what: &str, result: Result<(), PlaneError>) {
+        match result {
+            Ok(()) => {
+                self.warnings.remove(subject);
+            }
+            Err(error) => {
+                let why = format!("{what}: {error}");
+                if self.warnings.insert(subject, why.clone()).is_none() {
+                    tracing::warn!("{why}");
+                }
+            }
+        }
+    }
+
+    /// Takes leaving backends out of the tables: those with nothing open, and those that were waited for long enough.
+    fn let_go(&mut self, now: Instant) -> Result<(), PlaneError> {
+        if self.leaving.is_empty() {
+            return Ok(());
+        }
+        let counters = self.plane.counters()?.backends;
+        let open = |name: &str, address: SocketAddr| {
+            let service = self.services.iter().find(|service| service.name == name);
+            let key = service.map(|service| (service.address, address));
+            key.and_then(|key| counters.get(&key))
+                .map_or(0, Counters::open)
+        };
+        let gone: Vec<((String, SocketAddr), Instant)> = self
+            .leaving
+            .iter()
+            .filter(|((name, address), until)| now >= **until || open(name, *address) == 0)
+            .map(|(key, until)| (key.clone(), *until))
+            .collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        for (key, _) in &gone {
+            self.leaving.remove(key);
+        }
+        if let Err(error) = self.refresh() {
+            self.leaving.extend(gone);
+            return Err(error);
+        }
+        for ((name, address), _) in gone {
+            tracing::info!(service = name, backend = %address, "removed backend has left");
+            self.forget(&name, address);
+        }
+        Ok(())
+    }
+
+    /// Decides for every service of mode `auto`.
+    fn decide(&mut self) -> Result<(), PlaneError> {
+        let auto: Vec<ServiceView> = self
+            .services
+            .iter()
+            .filter(|service| service.configured_mode == Mode::Auto)
+            .cloned()
+            .collect();
+        self.periodic
+            .controllers
+            .retain(|name, _| auto.iter().any(|service| service.name == *name));
+        if auto.is_empty() {
+            self.periodic.before = None;
+            return Ok(());
+        }
+        let now = self.plane.counters()?;
+        let Some(before) = self.periodic.before.replace(now.clone()) else {
+            return Ok(());
+        };
+        for service in auto {
+            let controller = self
+                .periodic
+                .controllers
+                .entry(service.name.clone())
+                .or_default();
+            let threshold = self.config.auto.hot_factor;
+            let interval = interval(&service, &before, &now);
+            let Some(reason) =
+                controller.decide(&interval, threshold, self.config.auto.min_streams)
+            else {
+                continue;
+            };
+            let to = if interval.l7 { Mode::L4 } else { Mode::L7 };
+            tracing::info!(service = service.name, %to, "auto: {reason}");
+            self.change(|overrides| overrides.service(&service.name).decided = Some(to))
+                .map_err(PlaneError::new)?;
+        }
+        Ok(())
+    }
+}
+
+/// What happened to a service between two snapshots.
+fn interval(service: &ServiceView, before: &Snapshot, now: &Snapshot) -> Interval {
+    let grown = |key: &SocketAddr, field: fn(&Counters) -> u64| {
+        let of = |snapshot: &Snapshot| snapshot.services.get(key).map_or(0, field);
+        of(now).saturating_sub(of(before))
+    };
+    let loads: Vec<Load> = service
+        .backends
+        .iter()
+        .map(|backend| {
+            let key = (service.address, backend.address);
+            let of = |snapshot: &Snapshot| snapshot.backends.get(&key).map_or(0, |c| c.streams);
+            Load {
+                streams: of(now).saturating_sub(of(before)),
+                weight: backend.effective_weight(),
+            }
+        })
+        .collect();
+    Interval {
+        l7: service.mode == Mode::L7,
+        streams: grown(&service.address, |counters| counters.streams),
+        flows_opened: grown(&service.address, |counters| counters.flows_opened),
+        backends: loads.iter().filter(|load| load.weight > 0).count(),
+        hot_factor: skew::hot_factor(&loads),
+    }
+}
