@@ -5,18 +5,32 @@
 //!
 //! Exit status: 0 done, 1 failed (one sentence on stderr), 2 wrong usage (clap says what is allowed).
 
+mod backends;
+mod check;
 mod completions;
 mod echo;
+mod explain;
+mod flows;
 mod load;
 mod local_runtime;
+mod man;
+mod mode;
+mod output;
+mod pinning;
+mod reload;
+mod run;
+mod services;
+mod status;
+mod units;
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-/// Where the daemon listens if nothing else is configured.
-pub const DEFAULT_SOCKET: &str = "/run/evenkeel/control.sock";
+use crate::api::client::Client;
+use crate::config::DEFAULT_SOCKET;
 
 /// A load balancer that measures what connection-level balancing does to multiplexed protocols, and fixes it.
 #[derive(Debug, Parser)]
@@ -47,6 +61,25 @@ pub struct Global {
     pub color: Color,
 }
 
+impl Global {
+    /// A client of the daemon.
+    fn client(&self) -> anyhow::Result<Client> {
+        Ok(Client::new(&self.socket)?)
+    }
+
+    /// Whether to use colour on stdout.
+    fn coloured(&self) -> bool {
+        match self.color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => {
+                let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+                !refused && std::io::stdout().is_terminal()
+            }
+        }
+    }
+}
+
 /// When to use colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Color {
@@ -61,16 +94,50 @@ pub enum Color {
 /// What to do.
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the daemon in the foreground.
+    Run(run::Args),
+    /// Check this host, and the configuration if one is given; changes nothing.
+    Check(check::Args),
+    /// Show the daemon: what is attached where, flows, drops by reason.
+    Status(status::Args),
+    /// List services.
+    Services(services::Args),
+    /// List, add, drain, weigh or remove backends.
+    Backends(backends::Args),
+    /// List flows, those with most streams first.
+    Flows(flows::Args),
+    /// Show how unevenly streams land on backends, and which connections carry them.
+    Pinning(pinning::Args),
+    /// Choose what a service balances: flows (l4), streams (l7), or let evenkeel choose (auto).
+    Mode(mode::Args),
+    /// Show where a flow goes, and why.
+    Explain(explain::Args),
+    /// Take the configuration file in again; a mistake in it changes nothing.
+    Reload(reload::Args),
     /// Print a completion script for a shell.
     Completions(completions::Args),
     /// Serve as a demo backend: HTTP/2, gRPC echo and HTTP/1.1 on one port, with exact counts.
     Echo(echo::Args),
     /// Send requests and check every answer: HTTP/2, gRPC or HTTP/1.1, closed or open loop.
     Load(load::Args),
+    /// Print the manual page.
+    #[command(hide = true)]
+    Man(man::Args),
 }
 
 fn dispatch(command: &Command, global: &Global) -> anyhow::Result<()> {
     match command {
+        Command::Run(args) => run::run(args, global),
+        Command::Check(args) => check::run(args, global),
+        Command::Status(args) => status::run(args, global),
+        Command::Services(args) => services::run(args, global),
+        Command::Backends(args) => backends::run(args, global),
+        Command::Flows(args) => flows::run(args, global),
+        Command::Pinning(args) => pinning::run(args, global),
+        Command::Mode(args) => mode::run(args, global),
+        Command::Explain(args) => explain::run(args, global),
+        Command::Reload(args) => reload::run(args, global),
+        Command::Man(args) => man::run(args, global),
         Command::Completions(args) => completions::run(args, global),
         Command::Echo(args) => echo::run(args, global),
         Command::Load(args) => load::run(args, global),

@@ -20,7 +20,7 @@ pub fn check(config: &Config) -> Result<(), ConfigErrors> {
             allowed,
         });
     };
-    let present = interfaces(Path::new("/sys/class/net"));
+    let present = interfaces(Path::new("/proc/thread-self/net/dev"));
     for (interface, line) in config.interfaces.iter().zip(&config.lines.interfaces) {
         if !present.contains(&interface.name) {
             wrong(
@@ -61,12 +61,14 @@ pub fn check(config: &Config) -> Result<(), ConfigErrors> {
     ConfigErrors::unless_empty(Some(()), errors)
 }
 
-/// Names of the interfaces of this host, sorted.
-fn interfaces(directory: &Path) -> Vec<String> {
-    let mut names: Vec<String> = std::fs::read_dir(directory)
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+/// Names of the interfaces of this thread's network namespace, sorted; from a file in the format of `/proc/net/dev`.
+/// (`/sys/class/net` shows the namespace in which /sys was mounted.)
+fn interfaces(file: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let mut names: Vec<String> = text
+        .lines()
+        .skip(2)
+        .filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned()))
         .collect();
     names.sort();
     names

@@ -36,6 +36,9 @@ pub use values::{MAX_WEIGHT, backend_address, parse_duration};
 
 use std::path::Path;
 
+/// Where the daemon listens if the file does not say.
+pub const DEFAULT_SOCKET: &str = "/run/evenkeel/control.sock";
+
 impl Config {
     /// Reads and parses a file; host checks are not part of it.
     ///

@@ -143,7 +143,7 @@ pub struct Daemon {
 impl Default for Daemon {
     fn default() -> Self {
         Self {
-            socket: PathBuf::from(crate::cli::DEFAULT_SOCKET),
+            socket: PathBuf::from(super::DEFAULT_SOCKET),
             socket_group: None,
             state_dir: PathBuf::from("/run/evenkeel"),
             pin_dir: PathBuf::from("/sys/fs/bpf/evenkeel"),
