@@ -22,7 +22,7 @@ const MAX_ANSWER: usize = 512 * 1024 * 1024;
 #[derive(Debug, Error)]
 pub enum ClientError {
     /// Nobody listens.
-    #[error("evenkeel is not running (nothing listens on {}): start it with `evenkeel run`, or name its socket with --socket", .0.display())]
+    #[error("the daemon is not running (nothing listens on {}): start it with `evenkeel run`, or name its socket with --socket", .0.display())]
     NotRunning(PathBuf),
     /// The socket is somebody else's.
     #[error("{} may be used by root only: run this with sudo, or set `daemon.socket_group`", .0.display())]
