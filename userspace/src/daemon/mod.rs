@@ -12,6 +12,7 @@
 mod control;
 mod desired;
 mod handle;
+mod kernel;
 mod plane;
 mod report;
 mod run;

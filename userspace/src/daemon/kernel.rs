@@ -1,0 +1,217 @@
+//! [`Plane`] by the real data path.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::desired::ServiceView;
+use super::plane::{FlowView, Plane, PlaneError, Snapshot, Verdict};
+use crate::api::types;
+use crate::config::{self, Config};
+use crate::datapath::{
+    BackendEntry, Counters, Datapath, FlowRecord, FlowState, Forwarding, HookChoice, InterfaceSpec,
+    Mode, Options, PayloadProtocol, ServiceTable, TcAttach, XdpMode,
+};
+use evenkeel_ebpf::abi::PROTOCOL_TCP;
+
+/// The data path, and what of the configuration each table needs.
+pub(super) struct Kernel {
+    datapath: Datapath,
+    nat_sources: Vec<IpAddr>,
+}
+
+/// The data path's options as the configuration has them.
+pub(super) fn options(config: &Config) -> Options {
+    Options {
+        interfaces: config
+            .interfaces
+            .iter()
+            .map(|interface| InterfaceSpec {
+                name: interface.name.clone(),
+                hook: match interface.hook {
+                    config::HookChoice::Auto => HookChoice::Auto,
+                    config::HookChoice::Xdp => HookChoice::Xdp,
+                    config::HookChoice::Tc => HookChoice::Tc,
+                },
+                xdp_mode: match interface.xdp_mode {
+                    config::XdpMode::Native => XdpMode::Native,
+                    config::XdpMode::Generic => XdpMode::Generic,
+                },
+            })
+            .collect(),
+        pin_dir: config.daemon.pin_dir.clone(),
+        max_flows: config.flows.max,
+        max_backends: config.limits.backends,
+        max_services: config.limits.services,
+        nat_ports: config.nat.ports.clone(),
+        closed_hold: config.flows.closed_hold,
+        count_streams: config.flows.count_streams,
+        tc_attach: TcAttach::Auto,
+    }
+}
+
+impl Kernel {
+    pub(super) fn new(datapath: Datapath, config: &Config) -> Self {
+        Self {
+            datapath,
+            nat_sources: config
+                .nat
+                .addresses
+                .iter()
+                .copied()
+                .map(IpAddr::V4)
+                .collect(),
+        }
+    }
+
+    fn table(&self, service: &ServiceView) -> ServiceTable {
+        let backends = service.backends.iter().map(|backend| BackendEntry {
+            address: backend.address,
+            weight: backend.effective_weight(),
+            nat_sources: self.nat_sources.clone(),
+        });
+        ServiceTable {
+            address: service.address,
+            protocol: PROTOCOL_TCP,
+            mode: match service.mode {
+                config::Mode::L7 => Mode::L7,
+                config::Mode::L4 | config::Mode::Auto => Mode::L4,
+            },
+            forwarding: match service.forwarding {
+                config::Forwarding::Nat => Forwarding::Nat,
+                config::Forwarding::Dnat => Forwarding::Dnat,
+            },
+            backends: backends.collect(),
+        }
+    }
+}
+
+impl Plane for Kernel {
+    fn apply(&mut self, services: &[ServiceView]) -> Result<(), PlaneError> {
+        let tables: Vec<ServiceTable> =
+            services.iter().map(|service| self.table(service)).collect();
+        self.datapath.apply(&tables).map_err(PlaneError::new)
+    }
+
+    fn counters(&self) -> Result<Snapshot, PlaneError> {
+        let counted = self.datapath.counters().map_err(PlaneError::new)?;
+        Ok(Snapshot {
+            services: counted
+                .services
+                .into_iter()
+                .map(|(service, counters)| (service, wire(&counters)))
+                .collect(),
+            backends: counted
+                .backends
+                .into_iter()
+                .map(|(service, backend, counters)| ((service, backend), wire(&counters)))
+                .collect(),
+            events: counted
+                .events
+                .into_iter()
+                .map(|(name, number)| (name.to_owned(), number))
+                .collect(),
+        })
+    }
+
+    fn flows(&self) -> Result<Vec<FlowView>, PlaneError> {
+        let flows = self.datapath.flows().map_err(PlaneError::new)?;
+        Ok(flows.into_iter().map(|flow| view(&flow)).collect())
+    }
+
+    fn sweep(&mut self) -> Result<(), PlaneError> {
+        self.datapath.sweep().map(|_| ()).map_err(PlaneError::new)
+    }
+
+    fn warm(&mut self) -> Result<(), PlaneError> {
+        let warmed = self.datapath.warm_neighbours();
+        warmed.map(|_| ()).map_err(PlaneError::new)
+    }
+
+    fn explain(&self, client: SocketAddr, service: SocketAddr) -> Result<Verdict, PlaneError> {
+        let explained = self
+            .datapath
+            .explain(client, service)
+            .map_err(PlaneError::new)?;
+        let existing = explained.existing.is_some();
+        let by_hash = !existing && !explained.local;
+        Ok(Verdict {
+            destination: match explained.backend {
+                _ if explained.local => "local".to_owned(),
+                Some(backend) => backend.to_string(),
+                None => "nowhere".to_owned(),
+            },
+            existing,
+            hash: by_hash.then_some(explained.hash),
+            slot: by_hash.then_some(explained.slot),
+            why: explained.reasons,
+        })
+    }
+
+    fn attachments(&self) -> Vec<types::Attachment> {
+        let attachments = self.datapath.attachments().into_iter();
+        let wire = attachments.map(|attachment| types::Attachment {
+            interface: attachment.interface,
+            hook: attachment.hook,
+            mode: attachment.mode,
+            program: attachment.program,
+        });
+        wire.collect()
+    }
+
+    fn detach(self: Box<Self>) -> Result<(), PlaneError> {
+        self.datapath.detach().map_err(PlaneError::new)
+    }
+}
+
+fn wire(counters: &Counters) -> types::Counters {
+    // Exhaustive on purpose: a new counter does not compile until it is shown.
+    let Counters {
+        flows_opened,
+        flows_closed,
+        packets,
+        bytes,
+        reply_packets,
+        reply_bytes,
+        streams,
+        flows_adopted,
+        flows_local,
+        flows_http2,
+    } = *counters;
+    types::Counters {
+        flows_opened,
+        flows_closed,
+        packets,
+        bytes,
+        reply_packets,
+        reply_bytes,
+        streams,
+        flows_adopted,
+        flows_local,
+        flows_http2,
+    }
+}
+
+fn view(flow: &FlowRecord) -> FlowView {
+    FlowView {
+        client: flow.client,
+        service: flow.service,
+        backend: flow.backend,
+        state: match flow.state {
+            FlowState::Opening => "opening",
+            FlowState::Established => "established",
+            FlowState::Closing => "closing",
+            FlowState::Closed => "closed",
+            FlowState::Reset => "reset",
+        },
+        age: flow.age,
+        idle: flow.idle,
+        sent: (flow.packets, flow.bytes),
+        received: (flow.reply_packets, flow.reply_bytes),
+        streams: flow.streams,
+        protocol: match flow.payload {
+            PayloadProtocol::Http2 => "http2",
+            PayloadProtocol::Tls => "tls",
+            PayloadProtocol::Other => "other",
+            PayloadProtocol::Unknown => "unknown",
+        },
+    }
+}
