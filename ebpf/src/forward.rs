@@ -13,6 +13,7 @@ use crate::frame::{Frame, Passage, Rewrite, Verdict};
 use crate::life;
 use crate::maps::{BACKENDS, FLOWS, NAT_SOURCES, NEXT_HOPS};
 use crate::next_hop;
+use crate::observe;
 use crate::open::{Opened, open};
 use crate::pair;
 
@@ -56,15 +57,19 @@ fn to_proxy<F: Frame>(frame: &F, packet: &Packet, flow: &mut Flow, now: u64) -> 
         return Verdict::Pass;
     }
     if life::may_change(packet.flags, flow.state) {
-        let bits = life::by_client(packet.flags, flow.state);
+        let bits = life::local(packet.flags, flow.state, state::CLIENT_FIN)
+            | life::by_client(packet.flags, flow.state);
         // SAFETY: a live map value.
         unsafe { life::advance(flow, bits) };
     }
+    let streams = observe::streams(frame, packet, &mut flow.http2);
     let passage = frame.passage(packet);
     note(flow, passage, now);
     count::service(flow.service, |c| {
         c.packets += passage.packets;
         c.bytes += passage.bytes;
+        c.streams += streams.opened;
+        c.flows_http2 += streams.recognised;
     });
     count::event(Event::PassLocal);
     Verdict::Pass
@@ -98,15 +103,20 @@ fn to_backend<F: Frame>(frame: &F, packet: &Packet, flow: &mut Flow, now: u64) -
     if changing || clock::tick(now) != clock::tick(flow.last_seen) {
         tend(packet, flow, backend, changing, now);
     }
+    let streams = observe::streams(frame, packet, &mut flow.http2);
     let passage = frame.passage(packet);
     note(flow, passage, now);
     count::backend(flow.backend, |c| {
         c.packets += passage.packets;
         c.bytes += passage.bytes;
+        c.streams += streams.opened;
+        c.flows_http2 += streams.recognised;
     });
     count::service(flow.service, |c| {
         c.packets += passage.packets;
         c.bytes += passage.bytes;
+        c.streams += streams.opened;
+        c.flows_http2 += streams.recognised;
     });
     next_hop::transmit(frame, packet, &rewrite, hop, ready)
 }

@@ -4,7 +4,7 @@
 //! context pointer only inside the program's own function.
 
 use aya_ebpf::bindings::bpf_fib_lookup;
-use evenkeel_ebpf::abi::NextHop;
+use evenkeel_ebpf::abi::{Http2, NextHop};
 use evenkeel_ebpf::packet::{
     Bytes, Change, ETHERNET_LENGTH, IPV4_CHECKSUM, IPV4_SOURCE, IPV4_TTL, Packet, TCP_CHECKSUM,
 };
@@ -52,6 +52,10 @@ pub trait Frame: Bytes {
     fn interface(&self) -> u32;
     /// `bpf_fib_lookup` with this hook's context.
     fn fib_lookup(&self, parameters: &mut bpf_fib_lookup) -> i64;
+    /// Runs the frame walker over the packet's payload; the result as `observe` packs it.
+    fn walk(&self, state: *mut Http2, packet: &Packet, sequence: u32) -> u64;
+    /// Handles the ICMP message at `at`.
+    fn icmp(&self, at: u32) -> Verdict;
     /// Writes addresses, ports, TTL, checksums and, where `hop` is given, the Ethernet header.
     fn rewrite(
         &self,
@@ -115,7 +119,9 @@ pub fn load<const N: usize>(data: usize, end: usize, offset: u32) -> Option<[u8;
         return None;
     }
     let from = data + offset as usize;
-    if from + N > end {
+    // `from + 1 > end` would become `from >= end`, from which the verifier learns nothing.
+    let behind = if N == 1 { opaque(from + N) } else { from + N };
+    if behind > end {
         return None;
     }
     // SAFETY: `from + N` was just compared with the packet's end.
@@ -183,16 +189,28 @@ pub fn rewrite_in_place(
         port.write(rewrite.source_port);
         port.add(1).write(rewrite.destination_port);
         if let Some(hop) = hop {
-            let ethernet = data as *mut u16;
-            let to = hop.destination.as_ptr().cast::<u16>();
-            ethernet.write(to.read());
-            ethernet.add(1).write(to.add(1).read());
-            ethernet.add(2).write(to.add(2).read());
-            let from = hop.source.as_ptr().cast::<u16>();
-            ethernet.add(3).write(from.read());
-            ethernet.add(4).write(from.add(1).read());
-            ethernet.add(5).write(from.add(2).read());
+            write_ethernet(data, hop);
         }
         Some(Changes { addresses, ports })
+    }
+}
+
+/// Writes the Ethernet addresses.
+///
+/// # Safety
+/// The header must lie inside the packet.
+#[inline(always)]
+pub unsafe fn write_ethernet(data: usize, hop: &NextHop) {
+    let ethernet = data as *mut u16;
+    let to = hop.destination.as_ptr().cast::<u16>();
+    let from = hop.source.as_ptr().cast::<u16>();
+    // SAFETY: as the caller promises; both addresses in `hop` are 6 bytes at even offsets.
+    unsafe {
+        ethernet.write(to.read());
+        ethernet.add(1).write(to.add(1).read());
+        ethernet.add(2).write(to.add(2).read());
+        ethernet.add(3).write(from.read());
+        ethernet.add(4).write(from.add(1).read());
+        ethernet.add(5).write(from.add(2).read());
     }
 }

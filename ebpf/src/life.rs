@@ -53,6 +53,29 @@ const fn changes(flags: u8, present: u8, fin: u8) -> u8 {
     }
 }
 
+/// The bits that a packet sets in a connection of the local proxy, whose last ACK may never be seen: both FINs close
+/// it. `fin`: the sender's.
+#[inline(always)]
+pub const fn local(flags: u8, present: u8, fin: u8) -> u8 {
+    let bits = changes(flags, present, fin);
+    if (present | bits) & FINS == FINS {
+        bits | state::CLOSED
+    } else {
+        bits
+    }
+}
+
+/// Sets `bits` in a flow; true if that closed it.
+///
+/// # Safety
+/// `flow` must be a live map value.
+#[inline(always)]
+pub unsafe fn set(flow: *mut Flow, bits: u8) -> bool {
+    // SAFETY: as the caller promises.
+    let before = unsafe { atomic::set_flow_state(flow, bits) };
+    bits & !before & state::CLOSED != 0
+}
+
 /// Sets `bits` in a flow, and counts it if that closed it.
 ///
 /// # Safety
@@ -60,17 +83,17 @@ const fn changes(flags: u8, present: u8, fin: u8) -> u8 {
 #[inline(always)]
 pub unsafe fn advance(flow: *mut Flow, bits: u8) {
     // SAFETY: as the caller promises.
-    let (before, local) = unsafe {
-        (
-            atomic::set_flow_state(flow, bits),
-            (*flow).flags & flag::LOCAL != 0,
-        )
-    };
-    if bits & !before & state::CLOSED == 0 {
+    if unsafe { !set(flow, bits) } {
         return;
     }
     // SAFETY: as the caller promises; these fields never change.
-    let (service, backend) = unsafe { ((*flow).service, (*flow).backend) };
+    let (service, backend, local) = unsafe {
+        (
+            (*flow).service,
+            (*flow).backend,
+            (*flow).flags & flag::LOCAL != 0,
+        )
+    };
     count::service(service, |c| c.flows_closed += 1);
     if !local {
         count::backend(backend, |c| c.flows_closed += 1);

@@ -26,7 +26,11 @@ mod filter;
 #[cfg(target_arch = "bpf")]
 mod forward;
 #[cfg(target_arch = "bpf")]
+mod fragment;
+#[cfg(target_arch = "bpf")]
 mod frame;
+#[cfg(target_arch = "bpf")]
+mod icmp;
 #[cfg(target_arch = "bpf")]
 mod life;
 #[cfg(target_arch = "bpf")]
@@ -36,11 +40,15 @@ mod nat;
 #[cfg(target_arch = "bpf")]
 mod next_hop;
 #[cfg(target_arch = "bpf")]
+mod observe;
+#[cfg(target_arch = "bpf")]
 mod open;
 #[cfg(target_arch = "bpf")]
 mod pair;
 #[cfg(target_arch = "bpf")]
 mod reply;
+#[cfg(target_arch = "bpf")]
+mod steer;
 #[cfg(target_arch = "bpf")]
 mod tc;
 #[cfg(target_arch = "bpf")]
@@ -55,8 +63,11 @@ mod program {
 
     use crate::filter;
     use crate::forward::forward;
+    use crate::fragment::fragment;
     use crate::frame::{Frame, Verdict};
+    use crate::observe::egress;
     use crate::reply::reply;
+    use crate::steer::steer;
     use crate::tc::TcFrame;
     use crate::xdp::XdpFrame;
 
@@ -90,21 +101,28 @@ mod program {
         }
     }
 
+    /// Watches what the local proxy sends.
     #[classifier]
-    pub fn ek_egress(_context: TcContext) -> i32 {
+    pub fn ek_egress(context: TcContext) -> i32 {
+        egress(&TcFrame(context));
         TC_ACT_UNSPEC
     }
 
+    /// Hands connections at `l7` to the local proxy.
     #[sk_lookup]
-    pub fn ek_steer(_context: SkLookupContext) -> u32 {
+    pub fn ek_steer(context: SkLookupContext) -> u32 {
+        steer(&context);
         sk_action::SK_PASS
     }
 
     /// The order of things for a received packet, whichever hook saw it.
     #[inline(always)]
     fn ingress<F: Frame>(frame: &F) -> Verdict {
-        let Parsed::Tcp(packet) = parse(frame, frame.length()) else {
-            return Verdict::Pass;
+        let packet = match parse(frame, frame.length()) {
+            Parsed::Tcp(packet) => packet,
+            Parsed::Icmp(at) => return frame.icmp(at),
+            Parsed::Fragment(tuple) if F::LAST => return fragment(&tuple),
+            Parsed::Fragment(_) | Parsed::Other => return Verdict::Pass,
         };
         let tuple = &packet.tuple;
         if filter::maybe_service(&tuple.destination, tuple.destination_port)

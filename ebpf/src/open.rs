@@ -18,6 +18,7 @@ use evenkeel_ebpf::select::{hash, slot};
 use crate::count;
 use crate::maps::{BACKENDS, FLOWS, MAGLEV, SERVICES, SETTINGS};
 use crate::nat;
+use crate::observe;
 
 /// What came of it.
 pub enum Opened {
@@ -56,6 +57,7 @@ pub fn open(packet: &Packet, anew: bool, last: bool, now: u64) -> Opened {
         state: if syn { state::SYN } else { 0 },
         created: now,
         last_seen: now,
+        http2: observe::counter(packet),
         ..Flow::default()
     };
     if local {

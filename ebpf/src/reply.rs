@@ -10,12 +10,18 @@ use crate::frame::{Frame, Rewrite, Verdict};
 use crate::life;
 use crate::maps::{REPLIES, SERVICE_INFO};
 use crate::next_hop;
+use crate::observe;
 use crate::pair;
 
 /// Handles a packet whose source may be a backend; `None` if it answers no flow of ours.
 #[inline(always)]
 pub fn reply<F: Frame>(frame: &F, packet: &Packet) -> Option<Verdict> {
-    let reply = REPLIES.get_ptr_mut(packet.tuple)?;
+    let Some(reply) = REPLIES.get_ptr_mut(packet.tuple) else {
+        if F::LAST {
+            observe::from_backend(packet);
+        }
+        return None;
+    };
     // SAFETY: a live map value; counters may be written by several processors, the state only atomically.
     let reply = unsafe { &mut *reply };
     let service = SERVICE_INFO.get(reply.service)?;

@@ -9,10 +9,14 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::programs::TcContext;
 use core::mem::MaybeUninit;
-use evenkeel_ebpf::abi::NextHop;
-use evenkeel_ebpf::packet::{Bytes, Packet, TCP_CHECKSUM, TCP_LENGTH};
+use evenkeel_ebpf::abi::{Http2, NextHop};
+use evenkeel_ebpf::packet::{Bytes, ETHERNET_LENGTH, Packet, TCP_CHECKSUM, TCP_LENGTH};
 
-use crate::frame::{Changes, Frame, Passage, Refused, Rewrite, Verdict, load, rewrite_in_place};
+use crate::frame::{
+    Changes, Frame, Passage, Refused, Rewrite, Verdict, load, rewrite_in_place, write_ethernet,
+};
+use crate::icmp;
+use crate::observe::ek_walk_tc;
 
 /// `AF_INET`.
 const AF_INET: u32 = 2;
@@ -34,6 +38,34 @@ impl TcFrame {
         unsafe { !(*self.0.skb.skb).__bindgen_anon_2.sk.is_null() }
     }
 
+    /// `N` bytes at `offset`, wherever they lie.
+    #[inline(always)]
+    pub fn copy<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        #[repr(C, align(8))]
+        struct Aligned<const N: usize>([u8; N]);
+        let mut out = MaybeUninit::<Aligned<N>>::uninit();
+        // SAFETY: the helper writes `N` bytes to a buffer of `N` bytes, or fails and zeroes it.
+        unsafe {
+            let skb = self.0.skb.skb.cast_const().cast();
+            if bpf_skb_load_bytes(skb, offset, out.as_mut_ptr().cast(), N as u32) != 0 {
+                return None;
+            }
+            Some(out.assume_init().0)
+        }
+    }
+
+    /// Writes the Ethernet addresses.
+    #[inline(always)]
+    pub fn address(&self, hop: &NextHop) -> Option<()> {
+        let data = self.0.data();
+        if data + ETHERNET_LENGTH as usize > self.0.data_end() {
+            return None;
+        }
+        // SAFETY: the header lies before the packet's end, as just compared.
+        unsafe { write_ethernet(data, hop) };
+        Some(())
+    }
+
     #[inline(always)]
     fn rewrite_headers(
         &self,
@@ -51,17 +83,7 @@ impl Bytes for TcFrame {
         if let Some(found) = load::<N>(self.0.data(), self.0.data_end(), offset) {
             return Some(found);
         }
-        #[repr(C, align(8))]
-        struct Aligned<const N: usize>([u8; N]);
-        let mut out = MaybeUninit::<Aligned<N>>::uninit();
-        // SAFETY: the helper writes `N` bytes to a buffer of `N` bytes, or fails and zeroes it.
-        unsafe {
-            let skb = self.0.skb.skb.cast_const().cast();
-            if bpf_skb_load_bytes(skb, offset, out.as_mut_ptr().cast(), N as u32) != 0 {
-                return None;
-            }
-            Some(out.assume_init().0)
-        }
+        self.copy(offset)
     }
 }
 
@@ -113,6 +135,17 @@ impl Frame for TcFrame {
                 0,
             )
         }
+    }
+
+    #[inline(always)]
+    fn walk(&self, state: *mut Http2, packet: &Packet, sequence: u32) -> u64 {
+        let skb = self.0.skb.skb;
+        ek_walk_tc(skb, state, packet.payload, packet.payload_length, sequence)
+    }
+
+    #[inline(always)]
+    fn icmp(&self, at: u32) -> Verdict {
+        icmp::icmp(self, at)
     }
 
     #[inline(always)]

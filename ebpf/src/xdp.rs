@@ -6,10 +6,11 @@ use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{bpf_fib_lookup, xdp_action};
 use aya_ebpf::helpers::generated::{bpf_fib_lookup as fib_lookup, bpf_redirect};
 use aya_ebpf::programs::XdpContext;
-use evenkeel_ebpf::abi::NextHop;
+use evenkeel_ebpf::abi::{Http2, NextHop};
 use evenkeel_ebpf::packet::{Bytes, Packet, TCP_CHECKSUM};
 
 use crate::frame::{Frame, Passage, Refused, Rewrite, Verdict, load, opaque, rewrite_in_place};
+use crate::observe::ek_walk_xdp;
 
 pub struct XdpFrame(pub XdpContext);
 
@@ -57,6 +58,22 @@ impl Frame for XdpFrame {
                 0,
             )
         }
+    }
+
+    #[inline(always)]
+    fn walk(&self, state: *mut Http2, packet: &Packet, sequence: u32) -> u64 {
+        ek_walk_xdp(
+            self.0.ctx,
+            state,
+            packet.payload,
+            packet.payload_length,
+            sequence,
+        )
+    }
+
+    #[inline(always)]
+    fn icmp(&self, _at: u32) -> Verdict {
+        Verdict::Pass
     }
 
     #[inline(always)]
