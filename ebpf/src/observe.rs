@@ -131,7 +131,7 @@ fn walk<const FRAMES: u32, B: Bytes>(
 /// A packet on its way out.
 #[inline(always)]
 pub fn egress(frame: &TcFrame) {
-    // What we forwarded ourselves belongs to no socket.
+    // What came in before is forwarded, by us or by the stack.
     if !frame.is_local() {
         return;
     }

@@ -31,11 +31,12 @@ impl TcFrame {
         unsafe { (*self.0.skb.skb).vlan_present != 0 }
     }
 
-    /// True if a local socket sent the packet.
+    /// True if this host sent the packet itself. The socket would not tell: a packet keeps its sender's across veth
+    /// pairs (9c4c325252c5), so one that we forward may still carry one of another namespace.
     #[inline(always)]
     pub fn is_local(&self) -> bool {
-        // SAFETY: a field of the program's own context; only compared, never followed.
-        unsafe { !(*self.0.skb.skb).__bindgen_anon_2.sk.is_null() }
+        // SAFETY: a field of the program's own context.
+        unsafe { (*self.0.skb.skb).ingress_ifindex == 0 }
     }
 
     /// `N` bytes at `offset`, wherever they lie.
