@@ -17,6 +17,7 @@ mod man;
 mod mode;
 mod output;
 mod pinning;
+mod proxy;
 mod reload;
 mod run;
 mod services;
@@ -120,6 +121,8 @@ enum Command {
     Echo(echo::Args),
     /// Send requests and check every answer: HTTP/2, gRPC or HTTP/1.1, closed or open loop.
     Load(load::Args),
+    /// Forward streams without eBPF and without root: only the L7 path, on addresses of this host.
+    Proxy(proxy::Args),
     /// Print the manual page.
     #[command(hide = true)]
     Man(man::Args),
@@ -141,6 +144,7 @@ fn dispatch(command: &Command, global: &Global) -> anyhow::Result<()> {
         Command::Completions(args) => completions::run(args, global),
         Command::Echo(args) => echo::run(args, global),
         Command::Load(args) => load::run(args, global),
+        Command::Proxy(args) => proxy::run(args, global),
     }
 }
 

@@ -1,0 +1,169 @@
+//! One HTTP/2 connection of a client, with all its streams, as one task.
+//!
+//! Each turn polls the streams that were woken, then the connection, until neither has more to do; then what was written
+//! goes to the socket in one piece.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
+use http::Request;
+use tokio::net::TcpStream;
+
+use super::detect::PREFACE;
+use super::exchange::Exchange;
+use super::guard::Guard;
+use super::io::Io;
+use super::streams::Streams;
+use super::worker::{Registered, View, Worker};
+
+/// Turns of one poll; then other connections get their chance.
+const TURNS: usize = 16;
+
+/// What the streams of a connection share.
+pub struct Client {
+    /// The worker.
+    pub worker: Rc<Worker>,
+    /// The client's socket.
+    pub io: Io,
+    local: SocketAddr,
+    registered: Registered,
+}
+
+struct Downstream {
+    client: Rc<Client>,
+    connection: h2::server::Connection<Io, Bytes>,
+    streams: Streams<Exchange>,
+    view: Rc<View>,
+    leaving: Leaving,
+    counted: (u64, u64),
+}
+
+/// How the connection ends, from our side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leaving {
+    Not,
+    Gracefully,
+    Abruptly,
+}
+
+/// Serves an HTTP/2 connection to its end.
+pub async fn serve(
+    worker: Rc<Worker>,
+    view: Rc<View>,
+    local: SocketAddr,
+    socket: TcpStream,
+    first: Bytes,
+    registered: Registered,
+) {
+    let guard = Guard::new(&worker.limits, Instant::now());
+    let io = Io::new(socket, first, PREFACE.len(), Some(guard));
+    // The preface is there already, and SETTINGS only go to the buffer: this waits for nothing.
+    let Ok(connection) = worker
+        .limits
+        .server_builder()
+        .handshake::<_, Bytes>(io.clone())
+        .await
+    else {
+        return;
+    };
+    let mut downstream = Downstream {
+        client: Rc::new(Client {
+            worker,
+            io,
+            local,
+            registered,
+        }),
+        connection,
+        streams: Streams::new(),
+        view,
+        leaving: Leaving::Not,
+        counted: (0, 0),
+    };
+    poll_fn(|cx| downstream.poll(cx)).await;
+    downstream.count_bytes();
+}
+
+// === impl Downstream ===
+
+impl Downstream {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let client = self.client.clone();
+        let handle = &client.registered.handle;
+        if handle.close.get() {
+            return Poll::Ready(());
+        }
+        handle.remember(cx.waker());
+        client.io.begin();
+        self.streams.enter();
+        if handle.drain.get() && self.leaving == Leaving::Not {
+            self.leaving = Leaving::Gracefully;
+            self.connection.graceful_shutdown();
+        }
+        let ended = self.turns(cx);
+        if self.streams.len() > 0 {
+            handle.busy.set(true);
+        }
+        let flushed = client.io.flush(cx);
+        handle.blocked.set(flushed.is_pending());
+        self.count_bytes();
+        match flushed {
+            Poll::Ready(Err(_)) => Poll::Ready(()),
+            _ if ended => Poll::Ready(()),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// Polls streams and connection until both wait; true when the connection has ended.
+    fn turns(&mut self, cx: &mut Context<'_>) -> bool {
+        for _ in 0..TURNS {
+            self.streams.poll_ready();
+            loop {
+                match self.connection.poll_accept(cx) {
+                    Poll::Ready(Some(Ok((request, respond)))) => self.open(request, respond),
+                    Poll::Ready(Some(Err(_)) | None) => return true,
+                    Poll::Pending => break,
+                }
+            }
+            if self.client.io.flooded() && self.leaving != Leaving::Abruptly {
+                self.leaving = Leaving::Abruptly;
+                self.view.counters().floods.add(1);
+                self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                continue;
+            }
+            if self.streams.leave(cx.waker()) {
+                return false;
+            }
+        }
+        cx.waker().wake_by_ref();
+        false
+    }
+
+    fn open(&mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+        if !self.client.worker.is_current(&self.view) {
+            match self.client.worker.view(self.client.local) {
+                Some(view) => self.view = view,
+                None => return super::exchange::refuse(respond, &request),
+            }
+        }
+        self.streams.push(Exchange::new(
+            self.client.clone(),
+            self.view.clone(),
+            request,
+            respond,
+        ));
+    }
+
+    fn count_bytes(&mut self) {
+        let (received, sent) = self.client.io.totals();
+        let counters = self.view.counters();
+        counters.received_bytes.add(received - self.counted.0);
+        counters.sent_bytes.add(sent - self.counted.1);
+        self.counted = (received, sent);
+    }
+}

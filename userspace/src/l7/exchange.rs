@@ -1,0 +1,461 @@
+//! One stream, from the client's request to the end of the backend's response.
+//!
+//! 1. Choose a backend by the service's policy, and get a connection to it with room for one more stream.
+//! 2. Send the request; move its content ([`Pump`]) while it comes.
+//! 3. Forward interim responses, the response, its content and trailers, each as it comes.
+//!
+//! How it can end otherwise:
+//!
+//! | what happens | what the other side sees |
+//! | --- | --- |
+//! | client resets, or goes | backend: RST_STREAM, same code (CANCEL if it went) |
+//! | backend resets | client: RST_STREAM, same code, after all that came before it |
+//! | backend: REFUSED_STREAM or GOAWAY below this stream, replay possible | client: nothing; another backend is tried |
+//! | no backend, or connection lost before the response | client: the answer in [`respond`](super::respond) |
+//! | connection lost after the response began | client: RST_STREAM INTERNAL_ERROR |
+//!
+//! Only what the backend is known not to have looked at is retried (RFC 9113, section 8.7), at most `retries` times.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::client::ResponseFuture;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
+use http::{Request, Response};
+
+use super::downstream::Client;
+use super::pump::{Pump, Pumped, Watch};
+use super::replay::{Keep, Replay};
+use super::respond::{Failure, is_grpc};
+use super::stats::{BackendCounters, Counter, InFlight};
+use super::upstream::{Acquired, Ticket};
+use super::worker::View;
+
+/// A stream being forwarded.
+pub struct Exchange {
+    client: Rc<Client>,
+    view: Rc<View>,
+    head: Request<()>,
+    without_content: bool,
+    /// The request's content, until its end was handed over.
+    upload: Option<Pump>,
+    replay: Replay,
+    respond: SendResponse<Bytes>,
+    /// Backends that refused, and the reset that one of them gave.
+    tried: Vec<usize>,
+    refused: Option<Reason>,
+    /// Attempts that a backend refused.
+    refusals: u32,
+    attempt: Option<Attempt>,
+    response: ResponseState,
+    /// The reset that the client gets once all that came before it is on its way.
+    parting: Option<Reason>,
+}
+
+struct Attempt {
+    position: usize,
+    _in_flight: InFlight,
+    opened: Option<Opened>,
+}
+
+struct Opened {
+    send: SendStream<Bytes>,
+    response: ResponseFuture,
+    _ticket: Ticket,
+}
+
+enum ResponseState {
+    Awaited,
+    Content { pump: Pump, send: SendStream<Bytes> },
+    Done { send: SendStream<Bytes> },
+}
+
+/// Answers a stream whose service is gone.
+pub fn refuse(mut respond: SendResponse<Bytes>, request: &Request<RecvStream>) {
+    let response = Failure::NoService.response(is_grpc(request.headers()));
+    // An error means that the client has gone.
+    let _ = respond.send_response(response, true);
+}
+
+/// Counts response content, and what the client earns by it.
+struct Deliver<'a> {
+    client: &'a Client,
+    bytes: &'a Counter,
+}
+
+impl Watch for Deliver<'_> {
+    fn chunk(&mut self, chunk: &Bytes, _last: bool) {
+        self.bytes.add(chunk.len() as u64);
+        self.client.io.earn(super::guard::Guard::data_sent);
+    }
+}
+
+// === impl Exchange ===
+
+impl Exchange {
+    /// An exchange that has yet to choose a backend.
+    pub fn new(
+        client: Rc<Client>,
+        view: Rc<View>,
+        request: Request<RecvStream>,
+        respond: SendResponse<Bytes>,
+    ) -> Self {
+        let (mut parts, content) = request.into_parts();
+        // `h2` accepts a request without `:authority` only if it does not claim to be HTTP/2.
+        if parts.uri.authority().is_none() {
+            parts.version = http::Version::HTTP_11;
+        }
+        let without_content = content.is_end_stream();
+        let room = client.worker.limits.replay_bytes;
+        Self {
+            client,
+            view,
+            head: Request::from_parts(parts, ()),
+            without_content,
+            upload: (!without_content).then(|| Pump::new(content)),
+            replay: Replay::new(room),
+            respond,
+            tried: Vec::new(),
+            refused: None,
+            refusals: 0,
+            attempt: None,
+            response: ResponseState::Awaited,
+            parting: None,
+        }
+    }
+
+    fn drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(reason) = self.parting {
+            self.reset_client(reason);
+            return Poll::Ready(());
+        }
+        if let Poll::Ready(reason) = self.client_reset(cx) {
+            self.abandon(reason);
+            return Poll::Ready(());
+        }
+        loop {
+            if self.opened().is_none() && !ready!(self.open(cx)) {
+                return Poll::Ready(());
+            }
+            if self.upload(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            match self.download(cx) {
+                // Refused: open again.
+                Poll::Ready(true) => {}
+                Poll::Ready(false) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    fn opened(&mut self) -> Option<&mut Opened> {
+        self.attempt.as_mut()?.opened.as_mut()
+    }
+
+    fn counters(&self) -> Option<&BackendCounters> {
+        let position = self.attempt.as_ref()?.position;
+        Some(self.view.pools[position].counters())
+    }
+
+    /// The code with which the client gave up, if it did.
+    fn client_reset(&mut self, cx: &mut Context<'_>) -> Poll<Reason> {
+        let reset = match &mut self.response {
+            ResponseState::Awaited => self.respond.poll_reset(cx),
+            ResponseState::Content { send, .. } | ResponseState::Done { send } => {
+                send.poll_reset(cx)
+            }
+        };
+        reset.map(|reset| reset.unwrap_or(Reason::CANCEL))
+    }
+
+    /// Sends the request to a backend; false when the client was answered because there is none.
+    fn open(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        loop {
+            let position = match &self.attempt {
+                Some(attempt) => attempt.position,
+                None => match self.client.worker.choose(&self.view, &self.tried) {
+                    Some((position, in_flight)) => {
+                        self.attempt = Some(Attempt {
+                            position,
+                            _in_flight: in_flight,
+                            opened: None,
+                        });
+                        position
+                    }
+                    None => {
+                        self.give_up();
+                        return Poll::Ready(false);
+                    }
+                },
+            };
+            let pool = &self.view.pools[position];
+            match pool.acquire(cx) {
+                Acquired::Ready(upstream) => {
+                    let Ok((response, mut send, ticket)) =
+                        upstream.open(copy(&self.head), self.without_content)
+                    else {
+                        // Going away, and nothing was sent: the pool looks for another connection.
+                        pool.remove(&upstream);
+                        continue;
+                    };
+                    pool.counters().opened.add(1);
+                    // An error shows again, with its reason, when the response is awaited.
+                    let _ = self.replay.send(&mut send);
+                    if self.replay.has_ended() {
+                        self.upload = None;
+                    }
+                    if let Some(attempt) = &mut self.attempt {
+                        attempt.opened = Some(Opened {
+                            send,
+                            response,
+                            _ticket: ticket,
+                        });
+                    }
+                    return Poll::Ready(true);
+                }
+                Acquired::Waiting => return Poll::Pending,
+                Acquired::Unavailable => {
+                    self.tried.push(position);
+                    self.attempt = None;
+                }
+            }
+        }
+    }
+
+    /// Nothing left to try: the last refusal, else our own answer.
+    fn give_up(&mut self) {
+        match self.refused {
+            Some(reason) => self.respond.send_reset(reason),
+            None => {
+                self.view.counters().no_backend.add(1);
+                self.answer(Failure::NoBackend);
+            }
+        }
+    }
+
+    /// Moves request content; `Ready` when the exchange is over by it.
+    fn upload(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(Attempt {
+            position,
+            opened: Some(opened),
+            ..
+        }) = &mut self.attempt
+        else {
+            return Poll::Pending;
+        };
+        let Some(pump) = &mut self.upload else {
+            return Poll::Pending;
+        };
+        let mut keep = Keep {
+            replay: &mut self.replay,
+            bytes: &self.view.pools[*position].counters().request_bytes,
+        };
+        match ready!(pump.poll(&mut opened.send, &mut keep, cx)) {
+            Pumped::Done => self.upload = None,
+            Pumped::Reset(reason) => {
+                self.abandon(reason);
+                return Poll::Ready(());
+            }
+            Pumped::Lost => {
+                self.abandon(Reason::CANCEL);
+                return Poll::Ready(());
+            }
+            // The response tells why. The pump stays: another backend may want the rest.
+            Pumped::Refused => {}
+        }
+        Poll::Pending
+    }
+
+    /// Moves the response; true when another backend is to be tried, false when the exchange is over.
+    fn download(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        if matches!(self.response, ResponseState::Awaited) {
+            match ready!(self.await_response(cx)) {
+                Ok(()) => {}
+                Err(error) => return Poll::Ready(self.failed(&error)),
+            }
+        }
+        if matches!(self.response, ResponseState::Content { .. }) {
+            ready!(self.deliver(cx));
+        }
+        self.linger(cx).map(|()| false)
+    }
+
+    /// Forwards interim responses and the head of the response.
+    fn await_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+        let Some(opened) = self.attempt.as_mut().and_then(|a| a.opened.as_mut()) else {
+            return Poll::Pending;
+        };
+        while let Some(interim) = ready!(opened.response.poll_informational(cx)) {
+            // An error means that the client has gone, which `client_reset` sees.
+            let _ = self.respond.send_informational(interim?);
+        }
+        let (head, content) = ready!(Pin::new(&mut opened.response).poll(cx))?.into_parts();
+        let ends = content.is_end_stream();
+        match self
+            .respond
+            .send_response(Response::from_parts(head, ()), ends)
+        {
+            Ok(send) if ends => {
+                self.response = ResponseState::Done { send };
+                self.answered();
+            }
+            Ok(send) => {
+                self.response = ResponseState::Content {
+                    pump: Pump::new(content),
+                    send,
+                };
+            }
+            // The client has gone; the task learns it from the connection.
+            Err(_) => return Poll::Pending,
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Moves response content.
+    fn deliver(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let position = self.attempt.as_ref().map_or(0, |attempt| attempt.position);
+        let ResponseState::Content { pump, send } = &mut self.response else {
+            return Poll::Ready(());
+        };
+        let mut deliver = Deliver {
+            client: &self.client,
+            bytes: &self.view.pools[position].counters().response_bytes,
+        };
+        match ready!(pump.poll(send, &mut deliver, cx)) {
+            Pumped::Done => {
+                let state = std::mem::replace(&mut self.response, ResponseState::Awaited);
+                if let ResponseState::Content { send, .. } = state {
+                    self.response = ResponseState::Done { send };
+                }
+                self.answered();
+                Poll::Ready(())
+            }
+            Pumped::Reset(reason) => {
+                if let Some(counters) = self.counters() {
+                    counters.reset_by_backend.add(1);
+                }
+                self.part(reason, cx)
+            }
+            Pumped::Lost => {
+                if let Some(counters) = self.counters() {
+                    counters.failed.add(1);
+                }
+                self.part(Reason::INTERNAL_ERROR, cx)
+            }
+            // The client has gone, which `client_reset` sees next.
+            Pumped::Refused => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Resets the client's stream at the next turn, when the connection has sent what came before.
+    fn part(&mut self, reason: Reason, cx: &mut Context<'_>) -> Poll<()> {
+        self.parting = Some(reason);
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// After the response: the request may still be coming, and the backend may still want it.
+    fn linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.upload.is_none() {
+            return Poll::Ready(());
+        }
+        let Some(opened) = self.opened() else {
+            return Poll::Ready(());
+        };
+        match ready!(opened.send.poll_reset(cx)) {
+            // Dropping the client's stream sends NO_ERROR behind the response.
+            Ok(Reason::NO_ERROR) | Err(_) => Poll::Ready(()),
+            Ok(reason) => self.part(reason, cx),
+        }
+    }
+
+    /// There was no response. True when another backend is to be tried.
+    fn failed(&mut self, error: &h2::Error) -> bool {
+        let Some(attempt) = self.attempt.take() else {
+            return false;
+        };
+        let counters = self.view.pools[attempt.position].counters();
+        let refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
+        if error.is_remote() && (refused || error.is_go_away()) {
+            if refused {
+                self.tried.push(attempt.position);
+            }
+            self.refused = Some(Reason::REFUSED_STREAM);
+            self.refusals += 1;
+            if self.replay.is_possible() && self.refusals <= self.client.worker.limits.retries {
+                counters.retried.add(1);
+                return true;
+            }
+            counters.reset_by_backend.add(1);
+            self.respond.send_reset(Reason::REFUSED_STREAM);
+        } else if error.is_remote() && error.is_reset() {
+            counters.reset_by_backend.add(1);
+            self.respond
+                .send_reset(error.reason().unwrap_or(Reason::INTERNAL_ERROR));
+        } else {
+            counters.failed.add(1);
+            self.answer(Failure::UpstreamLost);
+        }
+        false
+    }
+
+    fn answered(&self) {
+        if let Some(counters) = self.counters() {
+            counters.ok.add(1);
+        }
+        self.client.io.earn(super::guard::Guard::stream_finished);
+    }
+
+    fn answer(&mut self, failure: Failure) {
+        let response = failure.response(is_grpc(self.head.headers()));
+        // An error means that the client has gone.
+        let _ = self.respond.send_response(response, true);
+    }
+
+    /// The client gave up: so do we at the backend.
+    fn abandon(&mut self, reason: Reason) {
+        if matches!(self.response, ResponseState::Done { .. }) {
+            // Counted as answered. Its request is cut short.
+        } else if let Some(counters) = self.counters() {
+            counters.reset_by_client.add(1);
+        }
+        if let Some(opened) = self.opened() {
+            opened.send.send_reset(reason);
+        }
+    }
+
+    fn reset_client(&mut self, reason: Reason) {
+        match &mut self.response {
+            ResponseState::Awaited => self.respond.send_reset(reason),
+            ResponseState::Content { send, .. } | ResponseState::Done { send } => {
+                send.send_reset(reason);
+            }
+        }
+    }
+}
+
+impl Future for Exchange {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.get_mut().drive(cx)
+    }
+}
+
+/// A copy of the request's head. Its extensions are `h2`'s own, of the client's connection.
+fn copy(head: &Request<()>) -> Request<()> {
+    let mut request = Request::new(());
+    *request.method_mut() = head.method().clone();
+    *request.uri_mut() = head.uri().clone();
+    *request.version_mut() = head.version();
+    *request.headers_mut() = head.headers().clone();
+    request
+}

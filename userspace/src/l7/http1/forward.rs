@@ -1,0 +1,148 @@
+//! One HTTP/1.1 request, from the client to the end of the backend's response.
+
+use std::io;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::SendRequest;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use super::body::{Outcome, Reply, Upload};
+use super::{Client, headers, idle, tunnel};
+use crate::l7::respond::Failure;
+use crate::l7::upstream::Pool;
+use crate::l7::worker::View;
+
+/// Why a backend did not answer.
+enum Unanswered {
+    /// It has not seen the request, which is still ours.
+    Unsent(Box<Request<Upload>>),
+    /// It may have seen it.
+    Lost,
+}
+
+/// Forwards a request; failures become answers.
+pub async fn forward(client: Rc<Client>, request: Request<Incoming>) -> Response<Reply> {
+    let Some(view) = client.view() else {
+        return own(Failure::NoService);
+    };
+    match to_backends(&client, &view, request).await {
+        Ok(response) => response,
+        Err(failure) => own(failure),
+    }
+}
+
+async fn to_backends(
+    client: &Rc<Client>,
+    view: &View,
+    mut request: Request<Incoming>,
+) -> Result<Response<Reply>, Failure> {
+    let upgrade = headers::has_upgrade(request.headers());
+    let downstream = upgrade.then(|| hyper::upgrade::on(&mut request));
+    headers::strip(request.headers_mut(), upgrade);
+    *request.version_mut() = Version::HTTP_11;
+    let mut tried = Vec::new();
+    loop {
+        let Some((position, in_flight)) = client.worker.choose(view, &tried) else {
+            view.counters().no_backend.add(1);
+            return Err(Failure::NoBackend);
+        };
+        let pool = &view.pools[position];
+        let mut outcome = Outcome::new(pool.clone(), in_flight);
+        match send(client, pool, request).await {
+            Ok(response) => return Ok(reply(client, response, downstream, outcome)),
+            Err(Unanswered::Unsent(unsent)) => {
+                outcome.elsewhere();
+                tried.push(position);
+                request = unsent.map(|upload| upload.content);
+            }
+            Err(Unanswered::Lost) => {
+                outcome.failed();
+                return Err(Failure::UpstreamLost);
+            }
+        }
+    }
+}
+
+/// Sends on a kept connection while there is one, else on a new one.
+async fn send(
+    client: &Client,
+    pool: &Rc<Pool>,
+    request: Request<Incoming>,
+) -> Result<Response<Incoming>, Unanswered> {
+    let mut request = request.map(|content| Upload {
+        content,
+        pool: pool.clone(),
+    });
+    loop {
+        let kept = pool.http1.take();
+        let fresh = kept.is_none();
+        let mut sender = match kept {
+            Some(sender) => sender,
+            None => match connect(client, pool).await {
+                Ok(sender) => sender,
+                Err(error) => {
+                    tracing::debug!(backend = %pool.address, %error, "connect");
+                    pool.counters().connect_failures.add(1);
+                    return Err(Unanswered::Unsent(Box::new(request)));
+                }
+            },
+        };
+        match sender.try_send_request(request).await {
+            Ok(response) => {
+                idle::keep_when_ready(pool.clone(), sender);
+                return Ok(response);
+            }
+            Err(mut error) => match error.take_message() {
+                Some(unsent) if fresh => return Err(Unanswered::Unsent(Box::new(unsent))),
+                Some(unsent) => request = unsent,
+                None => return Err(Unanswered::Lost),
+            },
+        }
+    }
+}
+
+async fn connect(client: &Client, pool: &Pool) -> io::Result<SendRequest<Upload>> {
+    let limits = &client.worker.limits;
+    let connecting = TcpStream::connect(pool.address);
+    let socket = tokio::time::timeout(limits.connect_timeout(), connecting).await??;
+    socket.set_nodelay(true)?;
+    let (sender, connection) = hyper::client::conn::http1::Builder::new()
+        .max_buf_size(super::LEAST_BUFFER.max(limits.max_header_list as usize))
+        .handshake(TokioIo::new(socket))
+        .await
+        .map_err(io::Error::other)?;
+    // Its errors are those of the requests on it.
+    tokio::task::spawn_local(async move {
+        let _ = connection.with_upgrades().await;
+    });
+    Ok(sender)
+}
+
+fn reply(
+    client: &Rc<Client>,
+    mut response: Response<Incoming>,
+    downstream: Option<OnUpgrade>,
+    mut outcome: Outcome,
+) -> Response<Reply> {
+    let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    let upstream = switches.then(|| hyper::upgrade::on(&mut response));
+    headers::strip(response.headers_mut(), switches);
+    if let (Some(downstream), Some(upstream)) = (downstream, upstream) {
+        tunnel::start(client.clone(), downstream, upstream, outcome);
+        return response.map(|_| Reply::Own(None));
+    }
+    if http_body::Body::is_end_stream(response.body()) {
+        outcome.ok();
+    }
+    response.map(|content| Reply::Backend { content, outcome })
+}
+
+fn own(failure: Failure) -> Response<Reply> {
+    let text = Bytes::from(format!("evenkeel: {failure}\n"));
+    failure.response(false).map(|()| Reply::Own(Some(text)))
+}

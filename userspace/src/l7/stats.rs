@@ -1,0 +1,242 @@
+//! What the L7 path counts, and the report built from it.
+//!
+//! Every worker has its own counters, on cache lines of its own, and is their only writer: counting is a load and a store,
+//! no locked instruction. Only the streams in flight, by which backends are chosen, are one figure for all workers.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use serde::Serialize;
+
+/// A counter with one writer and any number of readers.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds; only the owning worker may call it.
+    pub fn add(&self, amount: u64) {
+        self.0
+            .store(self.0.load(Relaxed).wrapping_add(amount), Relaxed);
+    }
+
+    /// Takes away, for figures that are a level and not a sum; only the owning worker may call it.
+    pub fn sub(&self, amount: u64) {
+        self.0
+            .store(self.0.load(Relaxed).wrapping_sub(amount), Relaxed);
+    }
+
+    /// The value now.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// What one worker counts for one backend of a service.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct BackendCounters {
+    /// Streams (and HTTP/1.1 requests) sent to it.
+    pub opened: Counter,
+    /// Of these: answered to the end.
+    pub ok: Counter,
+    /// Lost with the upstream connection.
+    pub failed: Counter,
+    /// Reset by the client.
+    pub reset_by_client: Counter,
+    /// Reset by the backend.
+    pub reset_by_backend: Counter,
+    /// Refused unprocessed, and tried elsewhere.
+    pub retried: Counter,
+    /// Attempts to connect that failed.
+    pub connect_failures: Counter,
+    /// Upstream connections made.
+    pub upstream_opened: Counter,
+    /// Upstream connections now.
+    pub upstream_active: Counter,
+    /// Request content forwarded.
+    pub request_bytes: Counter,
+    /// Response content forwarded.
+    pub response_bytes: Counter,
+}
+
+/// What one worker counts for one service.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct ServiceCounters {
+    /// Client connections accepted.
+    pub connections_opened: Counter,
+    /// Client connections now.
+    pub connections_active: Counter,
+    /// Client connections that spoke HTTP/1.1.
+    pub http1_connections: Counter,
+    /// Streams that no backend could take.
+    pub no_backend: Counter,
+    /// Clients told ENHANCE_YOUR_CALM.
+    pub floods: Counter,
+    /// Bytes received from clients.
+    pub received_bytes: Counter,
+    /// Bytes sent to clients.
+    pub sent_bytes: Counter,
+}
+
+/// The load of one backend of a service, and its counters by worker.
+#[derive(Debug)]
+pub struct Load {
+    in_flight: InFlightCell,
+    workers: Box<[BackendCounters]>,
+}
+
+/// On a cache line of its own: every worker writes it.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct InFlightCell(AtomicU32);
+
+/// A stream in flight; dropping it ends the count.
+#[derive(Debug)]
+pub struct InFlight(std::sync::Arc<Load>);
+
+/// Figures of the whole L7 path.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ProxyStats {
+    /// Workers.
+    pub workers: usize,
+    /// Client connections now.
+    pub connections: u64,
+    /// Client connections closed at once because `max_connections` were open.
+    pub connections_refused: u64,
+    /// By service, in the order in which they were given.
+    pub services: Vec<ServiceStats>,
+}
+
+/// Figures of one service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ServiceStats {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: SocketAddr,
+    /// Client connections accepted.
+    pub connections_opened: u64,
+    /// Client connections now.
+    pub connections_active: u64,
+    /// Client connections that spoke HTTP/1.1.
+    pub http1_connections: u64,
+    /// Streams that no backend could take.
+    pub no_backend: u64,
+    /// Clients told ENHANCE_YOUR_CALM.
+    pub floods: u64,
+    /// Bytes received from clients.
+    pub received_bytes: u64,
+    /// Bytes sent to clients.
+    pub sent_bytes: u64,
+    /// By backend, in the order in which they were given.
+    pub backends: Vec<BackendStats>,
+}
+
+/// Figures of one backend of a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BackendStats {
+    /// Its address.
+    pub address: SocketAddr,
+    /// Its weight.
+    pub weight: u32,
+    /// True when it gets no new streams.
+    pub draining: bool,
+    /// Streams sent to it.
+    pub streams_opened: u64,
+    /// Streams now in flight.
+    pub streams_active: u32,
+    /// Streams answered to the end.
+    pub streams_ok: u64,
+    /// Streams lost with an upstream connection.
+    pub streams_failed: u64,
+    /// Streams reset, by the client or the backend.
+    pub streams_reset: u64,
+    /// Streams refused unprocessed, and tried elsewhere.
+    pub streams_retried: u64,
+    /// Attempts to connect that failed.
+    pub connect_failures: u64,
+    /// Upstream connections made.
+    pub upstream_opened: u64,
+    /// Upstream connections now.
+    pub upstream_active: u64,
+    /// Request content forwarded.
+    pub request_bytes: u64,
+    /// Response content forwarded.
+    pub response_bytes: u64,
+}
+
+// === impl Load ===
+
+impl Load {
+    /// No load yet, with counters for so many workers.
+    #[must_use]
+    pub fn new(workers: usize) -> Self {
+        Self {
+            in_flight: InFlightCell::default(),
+            workers: (0..workers).map(|_| BackendCounters::default()).collect(),
+        }
+    }
+
+    /// Streams in flight over all workers.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.0.load(Relaxed)
+    }
+
+    /// The counters of a worker.
+    #[must_use]
+    pub fn of(&self, worker: usize) -> &BackendCounters {
+        &self.workers[worker]
+    }
+
+    /// The sum of a counter over all workers.
+    #[must_use]
+    pub fn sum(&self, counter: impl Fn(&BackendCounters) -> &Counter) -> u64 {
+        self.workers.iter().map(|w| counter(w).get()).sum()
+    }
+}
+
+// === impl InFlight ===
+
+impl InFlight {
+    /// Counts one more stream in flight.
+    #[must_use]
+    pub fn new(load: &std::sync::Arc<Load>) -> Self {
+        load.in_flight.0.fetch_add(1, Relaxed);
+        Self(load.clone())
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.0.fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn in_flight_ends_with_its_handle() {
+        let load = Arc::new(Load::new(1));
+        let (first, second) = (InFlight::new(&load), InFlight::new(&load));
+        assert_eq!(load.in_flight(), 2);
+        drop(first);
+        assert_eq!(load.in_flight(), 1);
+        drop(second);
+        assert_eq!(load.in_flight(), 0);
+    }
+
+    #[test]
+    fn sums_cover_all_workers() {
+        let load = Load::new(3);
+        load.of(0).opened.add(2);
+        load.of(2).opened.add(5);
+        assert_eq!(load.sum(|c| &c.opened), 7);
+    }
+}
