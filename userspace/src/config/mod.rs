@@ -21,6 +21,7 @@
 
 mod error;
 pub mod host;
+mod l7;
 mod parse;
 mod reader;
 mod service;
@@ -29,7 +30,7 @@ mod values;
 
 pub use error::{ConfigError, ConfigErrors};
 pub use types::{
-    Auto, Backend, Config, Daemon, Flows, Forwarding, HookChoice, Interface, Lines, Map, Mode, Nat,
+    Auto, Backend, Config, Daemon, Flows, Forwarding, HookChoice, Interface, Lines, Mode, Nat,
     Service, Sizes, XdpMode,
 };
 pub use values::{MAX_WEIGHT, backend_address, parse_duration};

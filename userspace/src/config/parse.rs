@@ -7,8 +7,8 @@ use toml::de::DeTable;
 use super::error::{ConfigError, ConfigErrors};
 use super::reader::{Kind, Reader, Section};
 use super::service::{choice, services};
-use super::types::{Auto, Config, Daemon, Flows, Interface, Lines, Map, Nat, Service, Sizes};
-use super::values;
+use super::types::{Auto, Config, Daemon, Flows, Interface, Lines, Nat, Service, Sizes};
+use super::{l7, values};
 
 const ROOT_KEYS: [&str; 8] = [
     "daemon",
@@ -59,7 +59,7 @@ fn document_to_config<'a>(
     let nat = nat(reader, root, &mut lines);
     let limits = limits(reader, root);
     let auto = auto(reader, root);
-    let l7 = l7(reader, root);
+    let l7 = l7::limits(reader, root);
     let services = services(reader, root);
     if let Some(services) = &services {
         within_limits(reader, root, services, limits);
@@ -250,11 +250,6 @@ fn auto<'a>(reader: &mut Reader<'a>, root: &Section<'a>) -> Auto {
         auto.interval = found.value;
     }
     auto
-}
-
-/// The proxy's limits are the proxy's: its own defaults say which keys there are and of which type.
-fn l7<'a>(_reader: &mut Reader<'a>, _root: &Section<'a>) -> Map {
-    Map::new()
 }
 
 fn within_limits<'a>(

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::balance::Policy;
+use crate::l7::Limits;
 
 /// A value chosen by name.
 pub(super) trait Named: Copy + 'static {
@@ -116,16 +117,13 @@ pub struct Config {
     pub limits: Sizes,
     /// `[auto]`.
     pub auto: Auto,
-    /// `[l7]`, as it stands: its keys are those of the proxy's limits.
-    pub l7: Map,
+    /// `[l7]`.
+    pub l7: Limits,
     /// `[[service]]`, at least one.
     pub services: Vec<Service>,
     /// Where the keys are that only the host can judge.
     pub lines: Lines,
 }
-
-/// The keys and values of `[l7]` that the file sets.
-pub type Map = serde_json::Map<String, serde_json::Value>;
 
 /// `[daemon]`.
 #[derive(Clone, Debug, PartialEq, Eq)]

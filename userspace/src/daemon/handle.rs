@@ -12,6 +12,10 @@ use super::state::State;
 /// How often the state looks whether something is due.
 const TICK: Duration = Duration::from_millis(250);
 
+/// Stack of the state's thread: reading a Maglev table moves 128 KiB values by value, several times over in a build
+/// without optimisation, and the default of 2 MiB overflows.
+const STACK: usize = 16 << 20;
+
 type Job = Box<dyn FnOnce(&mut State) + Send>;
 
 enum Message {
@@ -44,6 +48,7 @@ impl Handle {
         let (ended, end) = oneshot::channel();
         std::thread::Builder::new()
             .name("state".to_owned())
+            .stack_size(STACK)
             .spawn(move || {
                 own(state, &receiver);
                 // Nobody listens any more once the daemon is on its way out.

@@ -131,7 +131,8 @@ impl Plane for Kernel {
             .datapath
             .explain(client, service)
             .map_err(PlaneError::new)?;
-        let existing = explained.existing.is_some();
+        let ended = |flow: &FlowRecord| matches!(flow.state, FlowState::Closed | FlowState::Reset);
+        let existing = explained.existing.is_some_and(|flow| !ended(&flow));
         let by_hash = !existing && !explained.local;
         Ok(Verdict {
             destination: match explained.backend {

@@ -14,6 +14,7 @@ mod desired;
 mod handle;
 mod kernel;
 mod plane;
+mod proxy;
 mod report;
 mod run;
 mod state;

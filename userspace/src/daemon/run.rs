@@ -4,6 +4,8 @@
 //! another daemon on the socket), then the data path, then the proxy, then the services. So a start that fails leaves
 //! the host as it was, and a proxy that is handed a connection knows its service.
 
+use std::io::IsTerminal;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,6 +23,7 @@ use super::state::State;
 use crate::api::server;
 use crate::config::{self, Config};
 use crate::datapath::{Datapath, DatapathError, capabilities};
+use crate::l7::Proxy;
 
 /// How long streams may take to end when the daemon stops.
 const GRACE: Duration = Duration::from_secs(10);
@@ -64,6 +67,7 @@ fn log_to_stderr() {
     // Fails only where something logs already.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .try_init();
 }
@@ -105,7 +109,7 @@ fn start(config: Config) -> anyhow::Result<State> {
     }
 }
 
-fn start_on(datapath: &mut Datapath, _config: &Config) -> anyhow::Result<NoProxy> {
+fn start_on(datapath: &mut Datapath, config: &Config) -> anyhow::Result<Proxy> {
     for attachment in datapath.attachments() {
         tracing::info!(
             interface = attachment.interface,
@@ -117,17 +121,15 @@ fn start_on(datapath: &mut Datapath, _config: &Config) -> anyhow::Result<NoProxy
     }
     // Before the first thread starts: threads inherit what this one has.
     capabilities::drop_after_load()?;
-    Ok(NoProxy)
-}
-
-struct NoProxy;
-impl super::plane::Streams for NoProxy {
-    fn update(&mut self, _services: &[super::ServiceView]) {}
-    fn figures(&self) -> serde_json::Value {
-        serde_json::Value::Null
-    }
-    fn drain(&mut self, _service: std::net::SocketAddr) {}
-    fn shutdown(self: Box<Self>, _grace: Duration) {}
+    // Never connected to by this address: `sk_lookup` hands it the connections of services.
+    let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let proxy = Proxy::start(config.l7.clone(), &[anywhere])?;
+    let listeners = proxy.listener_fds();
+    let listener = listeners
+        .first()
+        .context("the proxy has no listening socket")?;
+    datapath.steer_to(*listener)?;
+    Ok(proxy)
 }
 
 /// Serves the control socket until a signal says to stop.

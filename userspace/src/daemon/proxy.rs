@@ -1,0 +1,43 @@
+//! [`Streams`] by the real proxy.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::desired::ServiceView;
+use super::plane::Streams;
+use crate::l7::{BackendSpec, Proxy, ServiceSpec};
+
+impl Streams for Proxy {
+    fn update(&mut self, services: &[ServiceView]) {
+        let specs = services.iter().map(|service| ServiceSpec {
+            address: service.address,
+            name: service.name.clone(),
+            policy: service.policy,
+            backends: service
+                .backends
+                .iter()
+                .map(|backend| BackendSpec {
+                    address: backend.address,
+                    weight: backend.weight,
+                    draining: backend.draining,
+                })
+                .collect(),
+            // In every mode: what reaches the proxy was handed over while the service was in `l7`, perhaps with the
+            // handshake still under way when the mode changed. The kernel decides, the proxy serves.
+            accept: true,
+        });
+        Self::update(self, specs.collect());
+    }
+
+    fn figures(&self) -> serde_json::Value {
+        serde_json::to_value(self.stats()).unwrap_or_default()
+    }
+
+    fn drain(&mut self, service: SocketAddr) {
+        Self::drain(self, service);
+    }
+
+    fn shutdown(self: Box<Self>, grace: Duration) {
+        Self::shutdown(*self, grace);
+    }
+}
