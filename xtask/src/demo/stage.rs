@@ -6,7 +6,7 @@ use std::{
     process::Stdio,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -23,6 +23,9 @@ use crate::{
 const BACKENDS: usize = 4;
 /// Services, and their backends, listen on this port plus the scene's index.
 const FIRST_PORT: u16 = 50_051;
+
+/// Seconds without any answer after which a run is given up.
+const PATIENCE: u32 = 5;
 
 /// The lab and the daemon in it. Fields are dropped in order: the daemon before the lab.
 pub(super) struct Stage {
@@ -205,7 +208,7 @@ impl Cast<'_> {
             .spawn()
             .with_context(|| format!("cannot run: {}", shell::describe(&command)))?;
         let mut complaints = String::new();
-        let mut outcome = Ok(());
+        let mut silent = 0;
         for line in child
             .stderr
             .take()
@@ -214,10 +217,23 @@ impl Cast<'_> {
             .flat_map(BufReader::lines)
         {
             let line = line?;
-            match serde_json::from_str(&line) {
-                Ok(report) if outcome.is_ok() => outcome = tick(&report),
-                Ok(Tick { .. }) => {}
-                Err(_) => complaints += &format!("{line}\n"),
+            let Ok(report) = serde_json::from_str::<Tick>(&line) else {
+                complaints += &format!("{line}\n");
+                continue;
+            };
+            silent = if report.ok == 0 { silent + 1 } else { 0 };
+            let outcome = if silent < PATIENCE {
+                tick(&report)
+            } else {
+                let log = self.stage.daemon.log().unwrap_or_default();
+                Err(anyhow!(
+                    "no answer for {PATIENCE} s; the daemon's log:\n{log}"
+                ))
+            };
+            if let Err(error) = outcome {
+                child.kill()?;
+                child.wait()?;
+                return Err(error);
             }
         }
         let mut printed = String::new();
@@ -225,7 +241,6 @@ impl Cast<'_> {
             stdout.read_to_string(&mut printed)?;
         }
         let status = child.wait()?;
-        outcome?;
         // With failed requests the exit status is not 0, and the report tells more than that.
         serde_json::from_str(&printed).with_context(|| {
             format!(

@@ -95,6 +95,11 @@ impl Daemon {
         &mut self.process
     }
 
+    /// What it logged so far.
+    pub fn log(&self) -> Result<String> {
+        self.process.log()
+    }
+
     /// The control socket.
     #[must_use]
     pub fn socket(&self) -> &Path {
