@@ -473,7 +473,13 @@ fn remove_others(pins: &Pins, keep: impl Fn(&str) -> bool) -> Result<(), Datapat
     Ok(())
 }
 
+/// Removes a pin, and detaches first if it is a link's: the next program may want its place right away.
 fn remove_pin(path: &Path) -> Result<(), DatapathError> {
+    if let Ok(object) = syscall::open_pin(path) {
+        // Refused for what is no link (a program, see the module's head of `pins`) and for links whose interface is
+        // gone; neither needs it.
+        let _ = syscall::detach_link(object.as_fd());
+    }
     match fs::remove_file(path) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => Err(DatapathError::Pin {
             action: "remove",

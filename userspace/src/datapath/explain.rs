@@ -1,13 +1,15 @@
 //! Where a flow would go, and why: the decision of the kernel side, taken again with the same hash and the same table.
 
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 
-use evenkeel_ebpf::abi::{PROTOCOL_TCP, mode};
+use aya::maps::IterableMap;
+use evenkeel_ebpf::abi::{MAGLEV_SLOTS, MaglevTable, NO_BACKEND, PROTOCOL_TCP, mode};
 use evenkeel_ebpf::select;
 
 use super::address::{key_of, socket_of_key, tuple_of};
 use super::flows::now;
-use super::{Datapath, DatapathError, FlowRecord, Mode};
+use super::{Datapath, DatapathError, FlowRecord, Mode, syscall};
 
 /// Answer of [`Datapath::explain`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,16 +92,26 @@ impl Datapath {
 
     fn slot_owner(&self, service: u32, slot: u32) -> Result<Option<SocketAddr>, DatapathError> {
         let wrong = DatapathError::map("MAGLEV");
+        let adopted;
         let table = match self.tables.get(&service) {
-            Some(installed) => installed.table.get(&0, 0),
+            Some(installed) => &installed.table,
             // Adopted and not applied yet.
-            None => self
-                .maps
-                .maglev
-                .get(&service, 0)
-                .and_then(|table| table.get(&0, 0)),
+            None => {
+                adopted = self.maps.maglev.get(&service, 0).map_err(wrong)?;
+                &adopted
+            }
         };
-        let owner = table.map_err(wrong)?.slots.get(slot as usize).copied();
+        let mut slots = Box::new(MaglevTable {
+            slots: [NO_BACKEND; MAGLEV_SLOTS + 3],
+        });
+        syscall::lookup_into(table.map().fd().as_fd(), 0, &mut *slots).map_err(|source| {
+            DatapathError::Bpf {
+                call: "BPF_MAP_LOOKUP_ELEM",
+                object: "MAGLEV".to_owned(),
+                source,
+            }
+        })?;
+        let owner = slots.slots.get(slot as usize).copied();
         // NO_BACKEND is no index.
         Ok(owner
             .and_then(|index| self.indexes.backends.key(index.into()))

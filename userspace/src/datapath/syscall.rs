@@ -70,6 +70,14 @@ pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
     bpf(bpf_cmd::BPF_LINK_UPDATE, &mut attributes).map(drop)
 }
 
+/// Detaches a link at once; closing its last descriptor and pin would do so too, but at a time of the kernel's choosing.
+pub(super) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attributes = attributes();
+    // SAFETY: writing a field of a zeroed union.
+    unsafe { &mut attributes.link_detach }.link_fd = fd_number(link);
+    bpf(bpf_cmd::BPF_LINK_DETACH, &mut attributes).map(drop)
+}
+
 /// What a link is attached to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LinkTarget {
@@ -134,6 +142,19 @@ pub(super) fn delete(map: BorrowedFd<'_>, key: u32) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result.map(drop),
     }
+}
+
+/// Reads the value at `key` of a map with 4-byte keys in place: aya's `get` returns values on the stack, several
+/// copies of them, which for a Maglev table is more than a thread has.
+pub(super) fn lookup_into<V: Pod>(map: BorrowedFd<'_>, key: u32, value: &mut V) -> io::Result<()> {
+    let mut attributes = attributes();
+    // SAFETY: writing fields of a zeroed union. The map's value size is that of `V` (callers hold it as aya's typed
+    // map, which checked that), any bytes are a valid `V` (`Pod`), and both live until after the call.
+    let element = unsafe { &mut attributes.__bindgen_anon_2 };
+    element.map_fd = fd_number(map);
+    element.key = std::ptr::from_ref(&key) as u64;
+    element.__bindgen_anon_1.value = std::ptr::from_mut(value) as u64;
+    bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attributes).map(drop)
 }
 
 /// Entries asked for at once: large enough that the system call's cost vanishes, small enough to stay in cache.
