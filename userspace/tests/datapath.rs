@@ -489,3 +489,33 @@ fn neighbours_of_backends_are_asked_for_and_backends_without_route_passed_over()
     assert!(run("ip", &["neigh", "show", "dev", "ekd0"]).contains("10.77.0.2"));
     datapath.detach().expect("detach");
 }
+
+#[test]
+fn preflight_finds_nothing_wrong_where_the_data_path_runs_and_leaves_nothing() {
+    use evenkeel::datapath::preflight::{Status, check, check_options};
+    let lab = Lab::new();
+    let findings = [check(), check_options(&lab.options())].concat();
+    let failures: Vec<_> = findings
+        .iter()
+        .filter(|finding| finding.status == Status::Fail)
+        .collect();
+    assert!(failures.is_empty(), "{failures:?}");
+    for name in ["xdp", "tcx", "clsact", "sk_lookup", "ip_forward"] {
+        assert!(
+            findings.iter().any(|finding| finding.name == name),
+            "{name} is looked at"
+        );
+    }
+    let wrong = Options {
+        interfaces: vec![interface("eth77", HookChoice::Auto)],
+        pin_dir: PathBuf::from("/run/evenkeel-no-bpffs"),
+        ..lab.options()
+    };
+    let failed: Vec<_> = check_options(&wrong)
+        .into_iter()
+        .filter(|finding| finding.status == Status::Fail)
+        .collect();
+    assert_eq!(failed.len(), 2, "{failed:?}");
+    assert!(failed.iter().all(|finding| !finding.remedy.is_empty()));
+    assert!(!lab.pin_dir.exists());
+}

@@ -16,6 +16,7 @@ mod neighbours;
 mod object;
 mod options;
 mod pins;
+pub mod preflight;
 mod slots;
 mod sweep;
 mod syscall;

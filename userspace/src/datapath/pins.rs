@@ -27,7 +27,7 @@ use super::{DatapathError, Options};
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 
 /// Where a bpffs normally is.
-const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
+pub(super) const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
 
 /// An open, locked pin directory.
 #[derive(Debug)]

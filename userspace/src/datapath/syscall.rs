@@ -13,6 +13,7 @@ use std::path::Path;
 
 use aya::Pod;
 use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 /// Calls `bpf(2)`.
 fn bpf(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<i32> {
@@ -155,6 +156,13 @@ pub(super) fn lookup_into<V: Pod>(map: BorrowedFd<'_>, key: u32, value: &mut V) 
     element.key = std::ptr::from_ref(&key) as u64;
     element.__bindgen_anon_1.value = std::ptr::from_mut(value) as u64;
     bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attributes).map(drop)
+}
+
+/// Moves the calling thread into a new network namespace, which goes away with the thread.
+pub(super) fn unshare_network() -> io::Result<()> {
+    // SAFETY: of the things that can be unshared only file descriptors and memory concern the safety of other code;
+    // a network namespace changes what later system calls of this thread see.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.map_err(io::Error::from)
 }
 
 /// Entries asked for at once: large enough that the system call's cost vanishes, small enough to stay in cache.

@@ -308,7 +308,7 @@ impl super::Datapath {
             let wrong = DatapathError::map("MAGLEV");
             let mut table = Array::create(1, 0).map_err(&wrong)?;
             table
-                .set(0, &*build(service, &choices), 0)
+                .set(0, build(service, &choices).as_ref(), 0)
                 .map_err(&wrong)?;
             self.maps
                 .maglev
@@ -379,11 +379,11 @@ impl super::Datapath {
         let wrong = DatapathError::map("FILTERS");
         self.maps
             .filters
-            .set(FILTER_SERVICES, &*services, 0)
+            .set(FILTER_SERVICES, services.as_ref(), 0)
             .map_err(&wrong)?;
         self.maps
             .filters
-            .set(FILTER_BACKENDS, &*backends, 0)
+            .set(FILTER_BACKENDS, backends.as_ref(), 0)
             .map_err(&wrong)
     }
 
