@@ -7,7 +7,7 @@ use super::{
     Phase, SceneReport,
     counts::{Comparison, Tally},
     scenes::set_mode,
-    stage::{Cast, Tick},
+    stage::{Cast, Tick, Unit},
     story::{Story, heat},
 };
 use crate::term::{Colour, bar, paint, thousands};
@@ -35,7 +35,7 @@ pub struct Moment {
 
 /// Traffic for nine seconds, a switch after three and after six.
 pub(super) fn switch(cast: &Cast<'_>, story: &Story, report: &mut SceneReport) -> Result<()> {
-    let (kernel, served) = (cast.kernel("streams")?, cast.served()?);
+    let (kernel, served) = (cast.kernel(Unit::Streams)?, cast.served()?);
     let traffic = [
         "-c2",
         "-m16",
@@ -66,8 +66,8 @@ pub(super) fn switch(cast: &Cast<'_>, story: &Story, report: &mut SceneReport) -
         Ok(())
     })?;
     let counted = Comparison {
-        unit: "streams",
-        kernel: cast.kernel("streams")?.since(&kernel),
+        unit: Unit::Streams.name(),
+        kernel: cast.kernel(Unit::Streams)?.since(&kernel),
         backends: cast.served()?.since(&served),
         client: Tally {
             total: load.ok,

@@ -6,7 +6,7 @@ use super::{
     Phase, SceneReport,
     counts::{Comparison, Tally},
     live,
-    stage::{Cast, Tick},
+    stage::{Cast, Tick, Unit},
     story::Story,
 };
 use crate::term::{Progress, bar, thousands};
@@ -78,16 +78,10 @@ pub(super) fn set_mode(cast: &Cast<'_>, story: &Story, mode: &str) -> Result<()>
     Ok(())
 }
 
-/// One run of the load driver with the three counts taken around it. `field` is what the kernel's count of a
-/// request is called.
-fn act(
-    cast: &Cast<'_>,
-    title: &str,
-    mode: &str,
-    field: &'static str,
-    arguments: &[&str],
-) -> Result<Phase> {
-    let (kernel, served) = (cast.kernel(field)?, cast.served()?);
+/// One run of the load driver with the three counts taken around it. `unit` is what the kernel counts
+/// requests by.
+fn act(cast: &Cast<'_>, title: &str, mode: &str, unit: Unit, arguments: &[&str]) -> Result<Phase> {
+    let (kernel, served) = (cast.kernel(unit)?, cast.served()?);
     let progress = Progress::start(title);
     let report = cast.load(arguments, |tick: &Tick| {
         progress.note(format!(
@@ -99,14 +93,9 @@ fn act(
         Ok(())
     })?;
     progress.clear();
-    let unit = if field == "streams" {
-        "streams"
-    } else {
-        "flows"
-    };
     let counted = Comparison {
-        unit,
-        kernel: cast.kernel(field)?.since(&kernel),
+        unit: unit.name(),
+        kernel: cast.kernel(unit)?.since(&kernel),
         backends: cast.served()?.since(&served),
         client: Tally {
             total: report.ok,
@@ -145,7 +134,7 @@ fn expect(report: &mut SceneReport, expected: std::ops::RangeInclusive<f64>, why
 fn one_client(cast: &Cast<'_>, story: &Story, report: &mut SceneReport) -> Result<()> {
     let traffic = ["-c1", "-m20", "-n8000", "--rate=4000", "--grpc=unary"];
     let title = "8,000 RPCs over one connection";
-    let phase = act(cast, title, "l4", "streams", &traffic)?;
+    let phase = act(cast, title, "l4", Unit::Streams, &traffic)?;
     story.phase(&phase);
     report.phases.push(phase);
     expect(report, 4.0..=4.0, "one flow has one backend");
@@ -155,7 +144,7 @@ fn one_client(cast: &Cast<'_>, story: &Story, report: &mut SceneReport) -> Resul
         &cast.cli(&arguments)?,
     );
     set_mode(cast, story, "l7")?;
-    let phase = act(cast, title, "l7", "streams", &traffic)?;
+    let phase = act(cast, title, "l7", Unit::Streams, &traffic)?;
     story.phase(&phase);
     report.phases.push(phase);
     expect(report, 1.0..=1.05, "streams are dealt one by one");
@@ -170,7 +159,7 @@ fn ten_clients(cast: &Cast<'_>, story: &Story, report: &mut SceneReport) -> Resu
     for toss in 1..=TOSSES {
         let title = format!("ten new connections, run {toss} of {TOSSES}");
         let traffic = ["-c10", "-m1", "-n1000"];
-        let phase = act(cast, &title, "l4", "streams", &traffic)?;
+        let phase = act(cast, &title, "l4", Unit::Streams, &traffic)?;
         splits.push(phase.counted.client.shares());
         report.phases.push(phase);
     }
@@ -195,16 +184,17 @@ fn ten_clients(cast: &Cast<'_>, story: &Story, report: &mut SceneReport) -> Resu
         .iter()
         .filter(|split| split.iter().all(|share| (share - 0.5).abs() < 0.01));
     story.say(&format!(
-        "    level in {} of {TOSSES} runs; a fair coin says 1 in 4\n ",
+        "    level in {} of {TOSSES} runs; a fair coin says 1 in 4",
         level.count()
     ));
+    story.say("");
     set_mode(cast, story, "l7")?;
     let traffic = ["-c10", "-m1", "-n4000", "--rate=4000"];
     let phase = act(
         cast,
         "4,000 requests over ten connections",
         "l7",
-        "streams",
+        Unit::Streams,
         &traffic,
     )?;
     story.phase(&phase);
@@ -224,12 +214,12 @@ fn busy_client(cast: &Cast<'_>, story: &Story, report: &mut SceneReport) -> Resu
         "--weights=91,1,1,1,1,1,1,1,1,1",
     ];
     let title = "10,000 RPCs, 91 % of them from one of ten connections";
-    let phase = act(cast, title, "l4", "streams", &traffic)?;
+    let phase = act(cast, title, "l4", Unit::Streams, &traffic)?;
     story.phase(&phase);
     report.phases.push(phase);
     expect(report, 3.6..=4.0, "the busy flow has one backend");
     set_mode(cast, story, "l7")?;
-    let phase = act(cast, title, "l7", "streams", &traffic)?;
+    let phase = act(cast, title, "l7", Unit::Streams, &traffic)?;
     story.phase(&phase);
     report.phases.push(phase);
     expect(report, 1.0..=1.1, "streams are dealt one by one");
@@ -240,7 +230,7 @@ fn busy_client(cast: &Cast<'_>, story: &Story, report: &mut SceneReport) -> Resu
 fn http1(cast: &Cast<'_>, story: &Story, report: &mut SceneReport) -> Result<()> {
     let traffic = ["-c8", "-n4000", "--rate=2000", "--http1", "--no-keepalive"];
     let title = "4,000 requests, each over a connection of its own";
-    let phase = act(cast, title, "l4", "flows_opened", &traffic)?;
+    let phase = act(cast, title, "l4", Unit::Flows, &traffic)?;
     story.phase(&phase);
     report.phases.push(phase);
     expect(

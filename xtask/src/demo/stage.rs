@@ -153,8 +153,8 @@ impl Cast<'_> {
             .collect()
     }
 
-    /// What the data path counted so far: `field` of the counters of the service and of its backends.
-    pub(super) fn kernel(&self, field: &str) -> Result<Tally> {
+    /// What the data path counted so far, of the service and of its backends.
+    pub(super) fn kernel(&self, unit: Unit) -> Result<Tally> {
         let services = self.stage.daemon.json(&["services"])?;
         let service = find(&services["services"], "name", self.service())?;
         let backends = self.stage.daemon.json(&["backends"])?;
@@ -162,11 +162,11 @@ impl Cast<'_> {
             .map(|index| {
                 let address = self.stage.lab.backend_address(index, self.port)?;
                 let backend = find(&backends["backends"], "address", &address.to_string())?;
-                count(&backend["counters"], field)
+                unit.read(&backend["counters"])
             })
             .collect::<Result<_>>()?;
         Ok(Tally {
-            total: count(&service["counters"], field)?,
+            total: unit.read(&service["counters"])?,
             per_backend,
         })
     }
@@ -248,6 +248,36 @@ impl Cast<'_> {
                 shell::describe(&command)
             )
         })
+    }
+}
+
+/// What the data path counts requests by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unit {
+    /// One stream a request.
+    Streams,
+    /// One flow a request. Flows adopted in the middle do not count: a late packet of a flow that was closed and
+    /// forgotten makes one, and nobody asked for anything with it.
+    Flows,
+}
+
+impl Unit {
+    /// As the story calls it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Streams => "streams",
+            Self::Flows => "flows",
+        }
+    }
+
+    fn read(self, counters: &Value) -> Result<u64> {
+        match self {
+            Self::Streams => count(counters, "streams"),
+            Self::Flows => {
+                let adopted = count(counters, "flows_adopted")?;
+                Ok(count(counters, "flows_opened")?.saturating_sub(adopted))
+            }
+        }
     }
 }
 
