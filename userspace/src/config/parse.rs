@@ -259,6 +259,10 @@ fn within_limits<'a>(
     limits: Sizes,
 ) {
     let backends: usize = services.iter().map(|service| service.backends.len()).sum();
+    // Where the limit is set, for that is what may be changed without losing anything.
+    let line = reader
+        .table(root, "limits")
+        .map_or(1, |section| section.line());
     for (key, count, limit) in [
         ("service", services.len(), limits.services),
         ("service.backend", backends, limits.backends),
@@ -267,7 +271,7 @@ fn within_limits<'a>(
             let found = format!("{count} of them");
             let name = key.rsplit('.').next().unwrap_or(key);
             let allowed = format!("{limit}, which `limits.{name}s` can raise to 65535");
-            reader.wrong(root.line(), key.to_owned(), found, allowed);
+            reader.wrong(line, key.to_owned(), found, allowed);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! [`Plane`] by the real data path.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use super::desired::ServiceView;
 use super::plane::{FlowView, Plane, PlaneError, Snapshot, Verdict};
@@ -145,6 +145,11 @@ impl Plane for Kernel {
             slot: by_hash.then_some(explained.slot),
             why: explained.reasons,
         })
+    }
+
+    fn is_local(&self, address: IpAddr) -> bool {
+        // The kernel's own answer: only a local address can be bound.
+        UdpSocket::bind((address, 0)).is_ok()
     }
 
     fn attachments(&self) -> Vec<types::Attachment> {

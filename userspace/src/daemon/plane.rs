@@ -2,7 +2,7 @@
 //! root, and so that aya and h2 stay in their rooms.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::desired::ServiceView;
@@ -103,6 +103,9 @@ pub trait Plane: Send {
     /// # Errors
     /// The kernel refused.
     fn explain(&self, client: SocketAddr, service: SocketAddr) -> Result<Verdict, PlaneError>;
+    /// Whether this host delivers packets for `address` to itself: only then do flows that the data path passes up
+    /// reach the proxy.
+    fn is_local(&self, address: IpAddr) -> bool;
     /// What is attached where.
     fn attachments(&self) -> Vec<Attachment>;
     /// Takes the data path off the host: flows of mode `l4` end. Without this it stays when the daemon ends.

@@ -114,6 +114,11 @@ impl State {
                 "flows that exist cannot be moved to {mode} yet: leave out --move-existing, and they live out where they are"
             )));
         }
+        if mode == Mode::L7
+            && let Err(why) = self.reaches_proxy(&before)
+        {
+            return Err(ChangeError::NotNow(why));
+        }
         self.change(|overrides| {
             let changed = overrides.service(&before.name);
             changed.mode = Some(mode);
@@ -134,6 +139,18 @@ impl State {
         };
         tracing::info!(service = before.name, from = %before.configured_mode, to = %mode, "mode");
         Ok(format!("service {} is in mode {mode}; {rest}", before.name))
+    }
+
+    /// Whether connections of a service would reach the proxy; `Err` says why not, and what to do.
+    pub(super) fn reaches_proxy(&self, service: &ServiceView) -> Result<(), String> {
+        let ServiceView { name, address, .. } = service;
+        let address = address.ip();
+        if self.plane.is_local(address) {
+            return Ok(());
+        }
+        Err(format!(
+            "{address} is no address of this host, so connections to service {name} cannot reach the proxy: run `ip address add {address}/32 dev lo`"
+        ))
     }
 
     /// Adds a backend, or takes one back that was removed.

@@ -53,6 +53,16 @@ impl State {
             self.periodic.warm = now + WARM_EVERY;
             let warmed = self.plane.warm();
             self.note("neighbours", "neighbours cannot be resolved ahead", warmed);
+            let mut l7 = self
+                .services
+                .iter()
+                .filter(|service| service.mode == Mode::L7);
+            let reached = l7.try_for_each(|service| self.reaches_proxy(service));
+            self.note(
+                "proxy",
+                "a service of mode l7 is not served",
+                reached.map_err(PlaneError),
+            );
         }
         if now >= self.periodic.auto {
             self.periodic.auto = now + self.config.auto.interval;
@@ -144,6 +154,9 @@ impl State {
                 continue;
             };
             let to = if interval.l7 { Mode::L4 } else { Mode::L7 };
+            if to == Mode::L7 {
+                self.reaches_proxy(&service).map_err(PlaneError)?;
+            }
             tracing::info!(service = service.name, %to, "auto: {reason}");
             self.change(|overrides| overrides.service(&service.name).decided = Some(to))
                 .map_err(PlaneError::new)?;

@@ -1,0 +1,266 @@
+//! Control socket and command line against a daemon with a fake data path: needs no root.
+
+mod fake;
+
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+
+use evenkeel::api::server::{SocketError, listen};
+use fake::{Daemon, Directory};
+use serde_json::Value;
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).expect("JSON")
+}
+
+/// One raw HTTP exchange, as any client may have it.
+fn raw(daemon: &Daemon, request: &str) -> String {
+    let mut stream = UnixStream::connect(daemon.socket()).expect("connected");
+    stream.write_all(request.as_bytes()).expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("answered");
+    answer
+}
+
+fn request(daemon: &Daemon, method: &str, path: &str, body: &str) -> String {
+    let length = body.len();
+    raw(
+        daemon,
+        &format!(
+            "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+        ),
+    )
+}
+
+#[test]
+fn only_the_owner_may_use_the_socket() {
+    let daemon = Daemon::start("mode");
+    let mode = std::fs::metadata(daemon.socket())
+        .expect("there")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_dead_socket_is_replaced_and_a_live_one_is_not() {
+    let directory = Directory::new("stale");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a loop");
+    let _guard = runtime.enter();
+    let path = directory.0.join("s");
+    drop(listen(&path, None).expect("fresh"));
+    let live = listen(&path, None).expect("a dead one is replaced");
+    assert!(matches!(listen(&path, None), Err(SocketError::InUse(_))));
+    drop(live);
+    let file = directory.0.join("file");
+    std::fs::write(&file, "").expect("written");
+    assert!(matches!(
+        listen(&file, None),
+        Err(SocketError::NotASocket(_))
+    ));
+    assert!(file.exists());
+}
+
+#[test]
+fn an_unknown_service_or_backend_lists_the_known_ones() {
+    let daemon = Daemon::start("unknown");
+    for arguments in [
+        vec!["mode", "ecko", "l7"],
+        vec!["pinning", "ecko"],
+        vec!["pinning", "--for", "1h", "--service", "ecko"],
+        vec!["flows", "--service", "ecko"],
+        vec!["backends", "list", "ecko"],
+        vec!["explain", "1.2.3.4:5", "ecko"],
+    ] {
+        let error = daemon.fails(&arguments);
+        assert_eq!(
+            error, "evenkeel: service \"ecko\" is unknown; known: echo, other\n",
+            "{arguments:?}"
+        );
+    }
+    let error = daemon.fails(&["backends", "drain", "echo", "10.0.1.7:80"]);
+    assert_eq!(
+        error,
+        "evenkeel: backend of service echo \"10.0.1.7:80\" is unknown; known: 10.0.1.1:80, 10.0.1.2:80\n"
+    );
+}
+
+#[test]
+fn changes_that_cannot_mean_anything_are_refused_in_one_sentence() {
+    let daemon = Daemon::start("wrong");
+    for (arguments, part) in [
+        (
+            vec!["backends", "add", "echo", "10.0.1.1"],
+            "which has no port",
+        ),
+        (
+            vec!["backends", "add", "echo", "[::1]:80"],
+            "which is IPv6: not yet",
+        ),
+        (
+            vec!["backends", "add", "echo", "10.0.0.11:80"],
+            "is the address of a service",
+        ),
+        (
+            vec!["backends", "add", "echo", "10.0.1.1:80"],
+            "is a backend of service echo already",
+        ),
+        (
+            vec!["backends", "weight", "echo", "10.0.1.1:80", "1001"],
+            "allowed: 0 to 1000",
+        ),
+        (
+            vec!["backends", "remove", "other", "10.0.2.1:80"],
+            "is the last backend",
+        ),
+    ] {
+        let error = daemon.fails(&arguments);
+        assert!(
+            error.contains(part) && error.lines().count() == 1,
+            "{arguments:?}: {error}"
+        );
+    }
+}
+
+#[test]
+fn what_the_cli_changes_the_cli_shows() {
+    let daemon = Daemon::start("changes");
+    assert!(
+        daemon
+            .ok(&["mode", "echo", "l7"])
+            .contains("service echo is in mode l7")
+    );
+    daemon.ok(&["backends", "weight", "echo", "10.0.1.1:80", "7"]);
+    daemon.ok(&["backends", "drain", "echo", "10.0.1.1:80"]);
+    daemon.ok(&["backends", "add", "echo", "10.0.1.3:80", "--weight", "2"]);
+    daemon.ok(&["backends", "remove", "echo", "10.0.1.2:80", "--now"]);
+    let services = json(&daemon.ok(&["services", "--json"]));
+    assert_eq!(services["services"][0]["mode"], "l7");
+    assert_eq!(services["services"][1]["configured_mode"], "auto");
+    assert_eq!(services["services"][1]["mode"], "l4");
+    let backends = json(&daemon.ok(&["backends", "list", "echo", "--json"]));
+    let shown: Vec<_> = backends["backends"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|b| {
+            (
+                b["address"].as_str(),
+                b["state"].as_str(),
+                b["weight"].as_u64(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            (Some("10.0.1.1:80"), Some("draining"), Some(7)),
+            (Some("10.0.1.3:80"), Some("active"), Some(2)),
+        ]
+    );
+    let table = daemon.ok(&["backends"]);
+    assert!(table.starts_with("SERVICE  BACKEND"), "{table}");
+    assert!(!table.contains('\x1b'), "no colour in a pipe");
+    assert!(
+        daemon
+            .ok(&["backends", "--color", "always"])
+            .contains('\x1b')
+    );
+}
+
+#[test]
+fn every_reading_command_prints_json_and_text() {
+    let daemon = Daemon::start("reading");
+    for arguments in [
+        vec!["status"],
+        vec!["services"],
+        vec!["backends"],
+        vec!["flows"],
+        vec!["pinning"],
+        vec!["pinning", "--for", "10ms"],
+        vec!["explain", "1.2.3.4:5", "echo"],
+    ] {
+        assert!(!daemon.ok(&arguments).is_empty(), "{arguments:?}");
+        let with_json: Vec<&str> = arguments.iter().copied().chain(["--json"]).collect();
+        assert!(json(&daemon.ok(&with_json)).is_object(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn without_a_daemon_one_sentence_says_so() {
+    let output = Command::new(env!("CARGO_BIN_EXE_evenkeel"))
+        .args(["--socket", "/nonexistent/s", "status"])
+        .output()
+        .expect("the command runs");
+    let error = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        error.starts_with("evenkeel: the daemon is not running"),
+        "{error}"
+    );
+    assert_eq!(error.lines().count(), 1);
+}
+
+#[test]
+fn wrong_usage_exits_with_two() {
+    let daemon = Daemon::start("usage");
+    assert_eq!(daemon.cli(&["mode", "echo", "l5"]).status.code(), Some(2));
+    assert_eq!(daemon.cli(&["nonsense"]).status.code(), Some(2));
+}
+
+#[test]
+fn requests_that_are_wrong_are_answered_and_change_nothing() {
+    let daemon = Daemon::start("raw");
+    let large = "x".repeat(70_000);
+    for (method, path, body, status) in [
+        ("GET", "/", "", "404"),
+        ("GET", "/v1/nothing", "", "404"),
+        ("GET", "/v1/%zz", "", "400"),
+        ("POST", "/v1/status", "", "405"),
+        ("GET", "/v1/status?x=1", "", "400"),
+        ("GET", "/v1/flows?top=many", "", "400"),
+        ("GET", "/v1/explain?client=1.2.3.4:5", "", "400"),
+        ("GET", "/v1/pinning?for=5", "", "400"),
+        ("PUT", "/v1/services/echo/mode", "", "400"),
+        ("PUT", "/v1/services/echo/mode", "{\"mode\":\"l5\"}", "400"),
+        (
+            "PUT",
+            "/v1/services/echo/mode",
+            "{\"mode\":\"l7\",\"x\":1}",
+            "400",
+        ),
+        (
+            "PUT",
+            "/v1/services/nobody/mode",
+            "{\"mode\":\"l7\"}",
+            "404",
+        ),
+        ("PUT", "/v1/services/echo/mode", large.as_str(), "413"),
+        ("POST", "/v1/reload", "", "200"),
+    ] {
+        let answer = request(&daemon, method, path, body);
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{method} {path}: {answer}"
+        );
+        let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
+        assert!(json(body).is_object(), "{method} {path}: {body}");
+    }
+    assert!(raw(&daemon, "nonsense\r\n\r\n").starts_with("HTTP/1.1 400"));
+    assert_eq!(
+        json(&daemon.ok(&["services", "--json"]))["services"][0]["mode"],
+        "l4"
+    );
+}
+
+#[test]
+fn completions_and_manual_page_are_printed() {
+    let daemon = Daemon::start("help");
+    assert!(daemon.ok(&["completions", "bash"]).contains("pinning"));
+    assert!(daemon.ok(&["man"]).contains(".TH evenkeel"));
+}
