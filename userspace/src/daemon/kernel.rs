@@ -7,8 +7,8 @@ use super::plane::{FlowView, Plane, PlaneError, Snapshot, Verdict};
 use crate::api::types;
 use crate::config::{self, Config};
 use crate::datapath::{
-    BackendEntry, Counters, Datapath, FlowRecord, FlowState, Forwarding, HookChoice, InterfaceSpec,
-    Mode, Options, PayloadProtocol, ServiceTable, TcAttach, XdpMode,
+    self, BackendEntry, Counters, Datapath, FlowRecord, FlowState, Forwarding, HookChoice,
+    InterfaceSpec, Mode, Options, PayloadProtocol, ServiceTable, TcAttach, XdpMode,
 };
 use evenkeel_ebpf::abi::PROTOCOL_TCP;
 
@@ -46,6 +46,16 @@ pub(super) fn options(config: &Config) -> Options {
         count_streams: config.flows.count_streams,
         tc_attach: TcAttach::Auto,
     }
+}
+
+/// Looks at this host, and at what `config` needs of it besides.
+#[must_use]
+pub fn preflight(config: Option<&Config>) -> Vec<datapath::preflight::Finding> {
+    let mut findings = datapath::preflight::check();
+    if let Some(config) = config {
+        findings.extend(datapath::preflight::check_options(&options(config)));
+    }
+    findings
 }
 
 impl Kernel {

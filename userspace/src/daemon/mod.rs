@@ -24,6 +24,7 @@ mod tick;
 pub use control::Routes;
 pub use desired::{BackendView, ServiceView};
 pub use handle::{Gone, Handle};
+pub use kernel::preflight;
 pub use plane::{FlowView, Plane, PlaneError, Snapshot, Streams, Verdict};
 pub use run::{Options, run};
 pub use state::{ChangeError, State};
