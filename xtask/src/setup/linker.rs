@@ -35,6 +35,9 @@ pub(super) fn provide() -> Result<PathBuf> {
     shell::forget_outer_build(&mut command)
         .current_dir(env::temp_dir())
         .env("LLVM_PREFIX", &prefix)
+        // All its work is done inside LLVM, which is compiled already: optimising the rest triples the build.
+        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0")
+        .env("CARGO_PROFILE_RELEASE_DEBUG", "0")
         .args(["install", "bpf-linker", "--version", VERSION, "--locked"])
         .args(["--no-default-features", "--features"])
         .arg(format!("llvm-{LLVM}"))
