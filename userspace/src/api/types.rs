@@ -221,9 +221,9 @@ pub struct Explanation {
     pub destination: String,
     /// Whether that flow exists now; otherwise this is where it would go.
     pub existing: bool,
-    /// The flow's hash, where one decides.
+    /// The flow's hash in hexadecimal (JSON numbers lose 64 bits), where one decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hash: Option<u64>,
+    pub hash: Option<String>,
     /// The slot of the Maglev table, where one decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slot: Option<u32>,

@@ -51,7 +51,7 @@ pub(super) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     }
     if failed > 0 {
         bail!(
-            "evenkeel cannot run here: {} failed",
+            "this host cannot run evenkeel yet: {} failed",
             counted(failed as u64, "check")
         );
     }

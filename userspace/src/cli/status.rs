@@ -2,7 +2,7 @@
 
 use super::Global;
 use super::output::{Paint, Side, Table, print, print_json};
-use super::units::{count, seconds};
+use super::units::{count, counted, seconds};
 use crate::api::types::Status;
 
 /// Arguments of `evenkeel status`.
@@ -24,7 +24,7 @@ pub(super) fn run(_args: &Args, global: &Global) -> anyhow::Result<()> {
 
 fn render(status: &Status, paint: Paint) -> String {
     let mut text = format!(
-        "{} {}, process {}, up {}{}\nconfiguration {}: {} services, {} backends\nflows {} of {}\n\n",
+        "{} {}, process {}, up {}{}\nconfiguration {}: {}, {}\nflows {} of {}\n\n",
         paint.bold("evenkeel"),
         status.version,
         status.pid,
@@ -35,8 +35,8 @@ fn render(status: &Status, paint: Paint) -> String {
             ""
         },
         status.config,
-        status.services,
-        status.backends,
+        counted(status.services as u64, "service"),
+        counted(status.backends as u64, "backend"),
         count(status.flows),
         count(status.max_flows),
     );

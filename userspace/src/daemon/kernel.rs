@@ -1,6 +1,7 @@
 //! [`Plane`] by the real data path.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
 
 use super::desired::ServiceView;
 use super::plane::{FlowView, Plane, PlaneError, Snapshot, Verdict};
@@ -16,6 +17,8 @@ use evenkeel_ebpf::abi::PROTOCOL_TCP;
 pub(super) struct Kernel {
     datapath: Datapath,
     nat_sources: Vec<IpAddr>,
+    /// The proxy's listening socket, until connections are handed to it.
+    listener: Option<OwnedFd>,
 }
 
 /// The data path's options as the configuration has them.
@@ -59,9 +62,12 @@ pub fn preflight(config: Option<&Config>) -> Vec<datapath::preflight::Finding> {
 }
 
 impl Kernel {
-    pub(super) fn new(datapath: Datapath, config: &Config) -> Self {
+    /// `listener` is steered to with the first services, when the proxy knows them: an adopted data path may be
+    /// handing connections over already.
+    pub(super) fn new(datapath: Datapath, config: &Config, listener: OwnedFd) -> Self {
         Self {
             datapath,
+            listener: Some(listener),
             nat_sources: config
                 .nat
                 .addresses
@@ -98,6 +104,13 @@ impl Plane for Kernel {
     fn apply(&mut self, services: &[ServiceView]) -> Result<(), PlaneError> {
         let tables: Vec<ServiceTable> =
             services.iter().map(|service| self.table(service)).collect();
+        if let Some(listener) = &self.listener {
+            self.datapath
+                .steer_to(listener.as_fd())
+                .map_err(PlaneError::new)?;
+            // The proxy holds the socket open; a second holder would keep it so after the proxy is gone.
+            self.listener = None;
+        }
         self.datapath.apply(&tables).map_err(PlaneError::new)
     }
 

@@ -153,7 +153,7 @@ impl State {
             address: service.address,
             destination: verdict.destination,
             existing: verdict.existing,
-            hash: verdict.hash,
+            hash: verdict.hash.map(|hash| format!("{hash:#018x}")),
             slot: verdict.slot,
             why: verdict.why,
         })

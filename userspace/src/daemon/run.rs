@@ -6,6 +6,7 @@
 
 use std::io::IsTerminal;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -44,10 +45,10 @@ pub struct Options {
 pub fn run(options: &Options) -> anyhow::Result<()> {
     log_to_stderr();
     let config = Config::load(&options.config)?;
-    config::host::check(&config)?;
     if !capabilities::sufficient() {
         return Err(DatapathError::NotPermitted.into());
     }
+    config::host::check(&config)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -85,10 +86,10 @@ fn listen(config: &Config) -> anyhow::Result<UnixListener> {
 
 /// Opens the data path, starts the proxy, installs the services.
 fn start(config: Config) -> anyhow::Result<State> {
-    let (mut datapath, adopted) = Datapath::open(&kernel::options(&config))?;
-    match start_on(&mut datapath, &config) {
-        Ok(proxy) => {
-            let kernel = Kernel::new(datapath, &config);
+    let (datapath, adopted) = Datapath::open(&kernel::options(&config))?;
+    match start_on(&datapath, &config) {
+        Ok((proxy, listener)) => {
+            let kernel = Kernel::new(datapath, &config, listener);
             let adopted = adopted.adopted;
             let state = State::start(
                 config,
@@ -109,7 +110,7 @@ fn start(config: Config) -> anyhow::Result<State> {
     }
 }
 
-fn start_on(datapath: &mut Datapath, config: &Config) -> anyhow::Result<Proxy> {
+fn start_on(datapath: &Datapath, config: &Config) -> anyhow::Result<(Proxy, OwnedFd)> {
     for attachment in datapath.attachments() {
         tracing::info!(
             interface = attachment.interface,
@@ -127,9 +128,9 @@ fn start_on(datapath: &mut Datapath, config: &Config) -> anyhow::Result<Proxy> {
     let listeners = proxy.listener_fds();
     let listener = listeners
         .first()
-        .context("the proxy has no listening socket")?;
-    datapath.steer_to(*listener)?;
-    Ok(proxy)
+        .context("the proxy has no listening socket")?
+        .try_clone_to_owned()?;
+    Ok((proxy, listener))
 }
 
 /// Serves the control socket until a signal says to stop.
@@ -158,10 +159,11 @@ async fn serve(
     }
     tracing::info!(keep_datapath, "stopping");
     serving.abort();
-    handle
-        .stop(keep_datapath, GRACE)
-        .await
-        .context("the data path cannot be taken off")
+    tokio::select! {
+        stopped = handle.stop(keep_datapath, GRACE) => stopped.context("the data path cannot be taken off"),
+        _ = terminate.recv() => bail!("told a second time to stop: streams under way are cut off"),
+        _ = interrupt.recv() => bail!("told a second time to stop: streams under way are cut off"),
+    }
 }
 
 async fn reload(handle: &Handle) {

@@ -95,8 +95,16 @@ impl State {
             state.warnings.insert("state", why);
         }
         let wanted = desired(&state.config, &state.overrides, &state.leaving);
-        state.install(wanted)?;
-        Ok(state)
+        match state.install(wanted) {
+            Ok(()) => Ok(state),
+            Err(error) => {
+                // A start that fails leaves the host as it was; what an earlier run left carries on.
+                if !adopted && let Err(again) = state.plane.detach() {
+                    tracing::error!(%again, "the data path cannot be taken off");
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Sets the mode of a service.
