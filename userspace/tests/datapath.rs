@@ -15,7 +15,7 @@ use std::time::Duration;
 use common::{Lab, address, chain, dump, interface, open, refused, run, service};
 use evenkeel::datapath::{
     Counters, Datapath, DatapathError, FlowState, HookChoice, InterfaceSpec, Options, ServiceTable,
-    TcAttach, XdpMode,
+    TcAttach, XdpMode, capabilities,
 };
 
 #[test]
@@ -73,6 +73,10 @@ fn dropping_leaves_everything_running_and_opening_adopts_it() {
     assert!(adopted.adopted);
     assert_eq!((adopted.services, adopted.backends), (2, 3));
     assert_eq!(second.seed(), seed);
+    let explained = second
+        .explain(address("10.77.0.2:4000"), address("10.77.1.2:80"))
+        .expect("adopted services are known before they are applied again");
+    assert_eq!(explained.backend, Some(address("10.77.0.2:80")));
     // The order of the configuration does not matter to indexes.
     let reversed: Vec<ServiceTable> = tables.iter().rev().cloned().collect();
     second.apply(&reversed).expect("a valid table");
@@ -518,4 +522,83 @@ fn preflight_finds_nothing_wrong_where_the_data_path_runs_and_leaves_nothing() {
     assert_eq!(failed.len(), 2, "{failed:?}");
     assert!(failed.iter().all(|finding| !finding.remedy.is_empty()));
     assert!(!lab.pin_dir.exists());
+}
+
+#[test]
+fn everything_but_loading_works_with_the_capabilities_that_are_kept() {
+    let lab = Lab::new();
+    let options = lab.options();
+    let work = move || {
+        let mut datapath = open(&options);
+        capabilities::drop_after_load().expect("root may give up");
+        assert!(!capabilities::sufficient());
+        datapath.apply(&[echo_service()]).expect("a valid table");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback is up");
+        datapath
+            .steer_to(listener.as_fd())
+            .expect("a listening socket");
+        datapath.warm_neighbours().expect("netlink");
+        datapath.counters().expect("counters");
+        datapath.flows().expect("flows");
+        datapath.upstreams().expect("upstreams");
+        datapath
+            .explain(address("10.77.0.2:4000"), address("10.77.1.1:80"))
+            .expect("explained");
+        datapath.attach(&[]).expect("detached from the interface");
+        datapath
+            .attach(&options.interfaces)
+            .expect("and attached again");
+        datapath.apply(&[]).expect("nothing to balance");
+        datapath.sweep().expect("sweep");
+        datapath.detach().expect("detach");
+    };
+    // A thread of its own: what it gives up, the clean-up still needs.
+    std::thread::spawn(work).join().expect("everything worked");
+    assert!(!lab.pin_dir.exists());
+}
+
+#[test]
+fn without_privileges_one_sentence_says_so() {
+    let lab = Lab::new();
+    let options = lab.options();
+    let work = move || {
+        capabilities::drop_after_load().expect("root may give up");
+        refused(&options)
+    };
+    let error = std::thread::spawn(work).join().expect("refused");
+    assert!(matches!(error, DatapathError::NotPermitted));
+    assert_eq!(error.to_string().lines().count(), 1);
+    assert!(!lab.pin_dir.exists());
+}
+
+#[test]
+fn a_backend_gets_its_source_address_once_there_is_a_route() {
+    let lab = Lab::new();
+    let mut datapath = lab.open();
+    datapath
+        .apply(&[service("10.77.1.1:80", &["10.88.0.2:80"])])
+        .expect("a dead backend is no error");
+    let before = dump(&lab, "BACKENDS");
+    run("ip", &["addr", "add", "10.88.0.1/24", "dev", "ekd0"]);
+    datapath.sweep().expect("sweep");
+    assert_ne!(before, dump(&lab, "BACKENDS"));
+    assert_eq!(
+        datapath.counters().expect("counters").services.len(),
+        1,
+        "the service is still there"
+    );
+    datapath.detach().expect("detach");
+}
+
+#[test]
+fn the_data_path_of_another_version_is_replaced() {
+    let lab = Lab::new();
+    drop(lab.open());
+    let version = lab.version();
+    let other = version.with_file_name("v4000000000");
+    std::fs::rename(&version, &other).expect("bpffs can rename");
+    let datapath = lab.open();
+    assert!(!other.exists());
+    assert_eq!(lab.links().len(), 3);
+    datapath.detach().expect("detach");
 }

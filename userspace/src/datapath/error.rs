@@ -77,12 +77,14 @@ pub enum DatapathError {
     )]
     Missing(&'static str),
     /// The kernel refused a program.
-    #[error("the kernel refused the program {name}")]
+    #[error("the kernel refused the program {name}: {verdict}")]
     Program {
         /// Name of the program.
         name: &'static str,
+        /// The verifier's last word.
+        verdict: String,
         /// Why.
-        source: Box<ProgramError>,
+        source: io::Error,
     },
     /// Native XDP is not available.
     #[error(

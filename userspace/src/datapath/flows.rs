@@ -10,7 +10,7 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use super::address::{ip_of, socket_of, socket_of_key};
-use super::tables::BackendId;
+use super::plan::BackendId;
 use super::{Datapath, DatapathError, syscall};
 
 /// Where a flow is in its life.

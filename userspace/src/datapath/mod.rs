@@ -10,20 +10,26 @@ mod counters;
 mod error;
 mod explain;
 mod flows;
+mod load;
 mod maps;
 mod nat;
 mod neighbours;
 mod object;
 mod options;
 mod pins;
+mod place;
+mod plan;
 pub mod preflight;
+mod probe;
 mod slots;
 mod sweep;
 mod syscall;
 mod tables;
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
 
 use aya::{Ebpf, EbpfLoader};
 use evenkeel_ebpf::abi::{self, Settings};
@@ -42,7 +48,8 @@ pub use sweep::SweepReport;
 
 use maps::Maps;
 use pins::Pins;
-use tables::{Indexes, Installed};
+use plan::Indexes;
+use tables::Installed;
 
 /// The loaded data path.
 pub struct Datapath {
@@ -57,6 +64,11 @@ pub struct Datapath {
     /// `MAGLEV` once more, because aya's type for it cannot delete.
     maglev_pin: OwnedFd,
     settings: Settings,
+    /// Backends without a source address, and then the tables that name them, to be applied again.
+    sourceless: Vec<SocketAddr>,
+    applied: Vec<ServiceTable>,
+    /// Not before this is the flow table read for a sweep again.
+    next_scan: Option<Instant>,
     /// Flows opened and closed at the last sweep.
     swept_turnover: (u64, u64),
     /// The last sweep left closed flows behind, or there was none yet.
@@ -154,6 +166,8 @@ impl Datapath {
                 object: pin.display().to_string(),
                 source,
             })?;
+            // Two versions at once would both rewrite the same packets.
+            pins.remove_other_versions()?;
             let attachments =
                 attach::attach_all(ebpf, &pins, &options.interfaces, options.tc_attach)?;
             Ok((indexes, maglev_pin, attachments))
@@ -183,6 +197,9 @@ impl Datapath {
             tables: HashMap::new(),
             maglev_pin,
             settings,
+            sourceless: Vec::new(),
+            applied: Vec::new(),
+            next_scan: None,
             swept_turnover: (0, 0),
             sweep_again: true,
         };

@@ -79,16 +79,8 @@ pub(super) fn sources(backend: &BackendEntry) -> Result<Vec<Address>, DatapathEr
             .map(|source| address_of(*source))
             .collect());
     }
-    match preferred_source(backend.address) {
-        Ok(source) => Ok(vec![address_of(source)]),
-        Err(error) => {
-            tracing::warn!(
-                backend = %backend.address, %error,
-                "no source address towards this backend: L4 drops its flows until there is a route"
-            );
-            Ok(Vec::new())
-        }
-    }
+    Ok(preferred_source(backend.address)
+        .map_or_else(|_| Vec::new(), |source| vec![address_of(source)]))
 }
 
 /// What the kernel would choose: a connected UDP socket sends nothing, but has looked up the route.

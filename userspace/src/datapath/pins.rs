@@ -34,8 +34,9 @@ pub(super) const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
 pub(super) struct Pins {
     root: PathBuf,
     directory: PathBuf,
-    /// Holds the lock; never read.
-    _lock: File,
+    /// Held as long as this lives.
+    #[expect(dead_code, reason = "closing the file releases the lock")]
+    lock: File,
 }
 
 impl Pins {
@@ -48,17 +49,36 @@ impl Pins {
             let path = directory.join(part);
             fs::create_dir_all(&path).map_err(pin_error("create", &path))?;
         }
-        let lock = File::open(&directory).map_err(pin_error("open", &directory))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(DatapathError::InUse(directory)),
-            Err(errno) => return Err(pin_error("lock", &directory)(errno.into())),
-        }
+        let lock = lock(&directory)?;
         Ok(Self {
             root,
             directory,
-            _lock: lock,
+            lock,
         })
+    }
+
+    /// Detaches and removes what daemons of other versions left; their flows end, as this one cannot read them.
+    pub(super) fn remove_other_versions(&self) -> Result<(), DatapathError> {
+        let entries = fs::read_dir(&self.root).map_err(pin_error("read", &self.root))?;
+        for entry in entries {
+            let path = entry.map_err(pin_error("read", &self.root))?.path();
+            let version = path
+                .file_name()
+                .and_then(|name| name.to_str()?.strip_prefix('v'));
+            if path == self.directory || version.is_none_or(|digits| digits.parse::<u32>().is_err())
+            {
+                continue;
+            }
+            tracing::warn!(directory = %path.display(), "replacing the data path of another version: its flows end");
+            let other = Self {
+                root: self.root.clone(),
+                lock: lock(&path)?,
+                directory: path,
+            };
+            super::attach::detach_all(&other)?;
+            remove_tree(&other.directory)?;
+        }
+        Ok(())
     }
 
     /// Path of a map's pin.
@@ -168,6 +188,16 @@ pub(super) fn shapes(object: &[u8], options: &Options) -> Result<Vec<MapShape>, 
             })
         })
         .collect()
+}
+
+/// Takes a directory for this process alone.
+fn lock(directory: &Path) -> Result<File, DatapathError> {
+    let file = File::open(directory).map_err(pin_error("open", directory))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(DatapathError::InUse(directory.to_path_buf())),
+        Err(errno) => Err(pin_error("lock", directory)(errno.into())),
+    }
 }
 
 /// Makes a closure that names the action and the path.

@@ -2,6 +2,7 @@
 //! services and backends once no flow refers to them.
 
 use std::collections::HashSet;
+use std::time::{Duration, Instant};
 
 use aya::maps::{HashMap, IterableMap, MapData};
 use evenkeel_ebpf::abi::{Flow, Reply, Tuple, flag, state};
@@ -10,10 +11,16 @@ use serde::Serialize;
 use super::flows::{now, read};
 use super::{Datapath, DatapathError};
 
+/// Scans that take no longer than this are done whenever they are asked for.
+const CHEAP: Duration = Duration::from_millis(10);
+/// Of longer ones, how many thousandths of a processor they may take: a million flows are read in about half a second.
+const SHARE: u32 = 50;
+
 /// What a sweep did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SweepReport {
-    /// False if nothing was closed or removed since the last sweep, so that the table was not read at all.
+    /// False if nothing was closed or removed since the last sweep, or if the last one was long and not long ago:
+    /// then the table was not read.
     pub scanned: bool,
     /// Flows in the table after the sweep (client -> service halves); 0 if it was not read.
     pub flows: u64,
@@ -37,9 +44,15 @@ impl Datapath {
     /// Removes flows that have been closed for `closed_hold`, both halves, and frees what nothing refers to any more.
     /// Cheap when nothing closed: call it about once a second.
     pub fn sweep(&mut self) -> Result<SweepReport, DatapathError> {
+        if !self.sourceless.is_empty() {
+            let tables = self.applied.clone();
+            self.apply(&tables)?;
+        }
         let turnover = self.turnover()?;
         let retired = self.retired();
-        if turnover == self.swept_turnover && !self.sweep_again && !retired {
+        let quiet = turnover == self.swept_turnover && !self.sweep_again && !retired;
+        let start = Instant::now();
+        if quiet || self.next_scan.is_some_and(|next| start < next) {
             return Ok(SweepReport::default());
         }
         let hold = u64::try_from(self.options.closed_hold.as_nanos()).unwrap_or(u64::MAX);
@@ -59,6 +72,8 @@ impl Datapath {
         if retired {
             report.released = self.release_unreferred()?;
         }
+        let took = start.elapsed();
+        self.next_scan = (took > CHEAP).then(|| Instant::now() + took * (1000 / SHARE));
         Ok(report)
     }
 

@@ -16,212 +16,20 @@ use std::os::fd::AsFd;
 
 use aya::maps::Array;
 use evenkeel_ebpf::abi::{
-    self, Backend, BackendIndex, FILTER_BACKENDS, FILTER_BITS, FILTER_SERVICES, Filter,
-    MAGLEV_SLOTS, MaglevTable, NO_BACKEND, PROTOCOL_TCP, Service, ServiceKey, filter_bit,
+    Backend, BackendIndex, FILTER_BACKENDS, FILTER_BITS, FILTER_SERVICES, Filter, MAGLEV_SLOTS,
+    MaglevTable, NO_BACKEND, ServiceKey, filter_bit, forwarding,
 };
 
-use super::address::{address_of, key_of, socket_of_key};
-use super::maps::{Maps, Table, zero};
-use super::nat::{self, Pool};
-use super::slots::Slots;
-use super::{DatapathError, Forwarding, Mode, ServiceTable};
+use super::address::socket_of_key;
+use super::maps::{Table, zero};
+use super::plan::{Indexes, Planned, id_of, plan, validate};
+use super::{DatapathError, ServiceTable};
 use crate::balance::maglev;
-
-/// What a backend index stands for. Forwarding is part of it: a flow keeps the kind it began with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct BackendId {
-    /// Service index.
-    pub(super) service: u32,
-    /// Address of the backend.
-    pub(super) address: ServiceKey,
-    /// One of [`abi::forwarding`].
-    pub(super) forwarding: u8,
-}
-
-/// What userspace knows of the maps it wrote.
-#[derive(Clone)]
-pub(super) struct Indexes {
-    pub(super) services: Slots<ServiceKey>,
-    pub(super) backends: Slots<BackendId>,
-    pub(super) sources: Pool,
-}
 
 /// The Maglev table of a service, and what it was computed from.
 pub(super) struct Installed {
     choices: Vec<(u16, u32)>,
     pub(super) table: Table,
-}
-
-/// A service with its index and its backends with theirs.
-struct Planned {
-    key: ServiceKey,
-    index: u32,
-    fresh: bool,
-    value: Service,
-    backends: Vec<PlannedBackend>,
-}
-
-struct PlannedBackend {
-    index: u32,
-    fresh: bool,
-    value: Backend,
-    weight: u32,
-}
-
-impl Indexes {
-    /// Reads back what an earlier run left in the maps (nothing, if they are new).
-    pub(super) fn adopt(maps: &Maps) -> Result<Self, DatapathError> {
-        let mut services = Slots::new(maps.service_info.len());
-        for (index, key) in (0..).zip(maps.service_info.iter()) {
-            let key = key.map_err(DatapathError::map("SERVICE_INFO"))?;
-            if key.protocol != 0 {
-                let live =
-                    matches!(maps.services.get(&key, 0), Ok(service) if service.index == index);
-                services.adopt(index, key, live);
-            }
-        }
-        let mut backends = Slots::new(maps.backends.len());
-        for (index, backend) in (0..).zip(maps.backends.iter()) {
-            let backend = backend.map_err(DatapathError::map("BACKENDS"))?;
-            if backend.used != 0 {
-                // Which of them are wanted is known once the configuration is applied.
-                backends.adopt(index, id_of(&backend), services.is_live(backend.service));
-            }
-        }
-        let sources = maps.nat_sources.iter().collect::<Result<_, _>>();
-        Ok(Self {
-            services,
-            backends,
-            sources: Pool::new(sources.map_err(DatapathError::map("NAT_SOURCES"))?),
-        })
-    }
-}
-
-fn id_of(backend: &Backend) -> BackendId {
-    BackendId {
-        service: backend.service,
-        address: ServiceKey {
-            address: backend.address,
-            port: backend.port,
-            protocol: PROTOCOL_TCP,
-            reserved: [0; 5],
-        },
-        forwarding: backend.forwarding,
-    }
-}
-
-/// Refuses what cannot be balanced.
-fn validate(tables: &[ServiceTable]) -> Result<(), DatapathError> {
-    let mut services = HashSet::new();
-    for table in tables {
-        if table.protocol != PROTOCOL_TCP || !table.address.is_ipv4() {
-            return Err(DatapathError::Unsupported(table.address));
-        }
-        if !services.insert(table.address) {
-            return Err(DatapathError::DuplicateService(table.address));
-        }
-        let mut backends = HashSet::new();
-        for backend in &table.backends {
-            if !backend.address.is_ipv4() {
-                return Err(DatapathError::Unsupported(backend.address));
-            }
-            if !backends.insert(backend.address) {
-                return Err(DatapathError::DuplicateBackend {
-                    service: table.address,
-                    backend: backend.address,
-                });
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Gives every service and backend its index. `indexes` is a copy; the caller keeps the old one if this fails.
-fn plan(tables: &[ServiceTable], indexes: &mut Indexes) -> Result<Vec<Planned>, DatapathError> {
-    let wanted: HashSet<ServiceKey> = tables
-        .iter()
-        .map(|table| key_of(table.address, table.protocol))
-        .collect();
-    indexes.services.retain(|key| wanted.contains(key));
-    indexes.backends.retain(|_| false);
-    tables
-        .iter()
-        .map(|table| plan_service(table, indexes))
-        .collect()
-}
-
-fn plan_service(table: &ServiceTable, indexes: &mut Indexes) -> Result<Planned, DatapathError> {
-    let key = key_of(table.address, table.protocol);
-    let limit = indexes.services.limit();
-    let claim = indexes
-        .services
-        .claim(key)
-        .map_err(|_| DatapathError::NoSlot {
-            what: "service",
-            limit,
-        })?;
-    let forwarding = match table.forwarding {
-        Forwarding::Nat => abi::forwarding::NAT,
-        Forwarding::Dnat => abi::forwarding::DNAT,
-    };
-    let mut planned = Planned {
-        key,
-        index: claim.index,
-        fresh: claim.fresh,
-        value: Service {
-            index: claim.index,
-            mode: match table.mode {
-                Mode::L4 => abi::mode::L4,
-                Mode::L7 => abi::mode::L7,
-            },
-            forwarding,
-            reserved: [0; 10],
-        },
-        backends: Vec::with_capacity(table.backends.len()),
-    };
-    for backend in &table.backends {
-        let address = key_of(backend.address, table.protocol);
-        let id = BackendId {
-            service: claim.index,
-            address,
-            forwarding,
-        };
-        let limit = indexes.backends.limit();
-        let slot = indexes
-            .backends
-            .claim(id)
-            .map_err(|_| DatapathError::NoSlot {
-                what: "backend",
-                limit,
-            })?;
-        let sources = match table.forwarding {
-            Forwarding::Nat => nat::sources(backend)?,
-            Forwarding::Dnat => Vec::new(),
-        };
-        let (nat_first, nat_count) =
-            indexes
-                .sources
-                .claim(&sources)
-                .ok_or(DatapathError::NatSourcesFull {
-                    limit: abi::MAX_NAT_SOURCES,
-                })?;
-        planned.backends.push(PlannedBackend {
-            index: slot.index,
-            fresh: slot.fresh,
-            weight: backend.weight,
-            value: Backend {
-                address: address_of(backend.address.ip()),
-                port: backend.address.port().to_be(),
-                nat_first,
-                nat_count,
-                forwarding,
-                used: 1,
-                service: claim.index,
-                reserved: [0; 3],
-            },
-        });
-    }
-    Ok(planned)
 }
 
 impl super::Datapath {
@@ -246,7 +54,32 @@ impl super::Datapath {
             self.write_service(service)?;
         }
         self.write_upstreams(&planned)?;
-        self.remove_services(&planned)
+        self.remove_services(&planned)?;
+        self.note_sourceless(services, &planned);
+        Ok(())
+    }
+
+    /// Remembers backends that this host has no source address towards, so that the sweep tries again.
+    fn note_sourceless(&mut self, services: &[ServiceTable], planned: &[Planned]) {
+        let backends = planned.iter().flat_map(|service| &service.backends);
+        let sourceless: Vec<_> = backends
+            .filter(|backend| {
+                backend.value.forwarding == forwarding::NAT && backend.value.nat_count == 0
+            })
+            .map(|backend| socket_of_key(&id_of(&backend.value).address))
+            .collect();
+        for backend in sourceless
+            .iter()
+            .filter(|backend| !self.sourceless.contains(backend))
+        {
+            tracing::warn!(%backend, "no route to this backend: mode l4 drops its flows until there is one");
+        }
+        self.applied = if sourceless.is_empty() {
+            Vec::new()
+        } else {
+            services.to_vec()
+        };
+        self.sourceless = sourceless;
     }
 
     fn write_backends(

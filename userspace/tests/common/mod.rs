@@ -127,7 +127,7 @@ impl Lab {
     }
 
     /// The only directory in the pin directory.
-    fn version(&self) -> PathBuf {
+    pub fn version(&self) -> PathBuf {
         let mut entries = fs::read_dir(&self.pin_dir).into_iter().flatten().flatten();
         entries.next().expect("a version directory").path()
     }
