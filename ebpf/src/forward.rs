@@ -21,7 +21,7 @@ use crate::pair;
 #[inline(always)]
 pub fn forward<F: Frame>(frame: &F, packet: &Packet) -> Option<Verdict> {
     let now = clock::now();
-    let found = FLOWS.get_ptr_mut(packet.tuple);
+    let found = FLOWS.get_ptr_mut(&packet.tuple);
     let flow = match found {
         Some(flow) if !begins_anew(packet, flow) => flow,
         _ => match open(packet, found.is_some(), F::LAST, now) {

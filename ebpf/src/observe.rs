@@ -163,7 +163,7 @@ pub fn egress(frame: &TcFrame) {
 #[inline(always)]
 fn to_backend(frame: &TcFrame, packet: &Packet) {
     let now = clock::now();
-    let found = UPSTREAMS.get_ptr_mut(packet.tuple);
+    let found = UPSTREAMS.get_ptr_mut(&packet.tuple);
     let flow = match found {
         // SAFETY: a live map value.
         Some(flow) if !packet.opens() || unsafe { (*flow).state } & state::CLOSED == 0 => flow,
@@ -210,12 +210,12 @@ fn adopt(packet: &Packet, now: u64) -> Option<*mut Flow> {
         http2: counter(packet),
         ..Flow::default()
     };
-    UPSTREAMS.insert(packet.tuple, flow, BPF_ANY.into()).ok()?;
+    UPSTREAMS.insert(&packet.tuple, flow, BPF_ANY.into()).ok()?;
     count::backend(index.backend, |c| {
         c.flows_opened += 1;
         c.flows_adopted += u64::from(!syn);
     });
-    UPSTREAMS.get_ptr_mut(packet.tuple)
+    UPSTREAMS.get_ptr_mut(&packet.tuple)
 }
 
 /// A FIN or RST of a backend to the proxy.

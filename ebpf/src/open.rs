@@ -117,8 +117,8 @@ fn choose(packet: &Packet, service: &Service, flow: &mut Flow, now: u64) -> Resu
 #[inline(always)]
 fn record(packet: &Packet, flow: &Flow, anew: bool) -> Opened {
     let how = if anew { BPF_ANY } else { BPF_NOEXIST };
-    let inserted = FLOWS.insert(packet.tuple, flow, how.into()).is_ok();
-    let Some(present) = FLOWS.get_ptr_mut(packet.tuple) else {
+    let inserted = FLOWS.insert(&packet.tuple, flow, how.into()).is_ok();
+    let Some(present) = FLOWS.get_ptr_mut(&packet.tuple) else {
         return Opened::Refused(Event::DropFlowTable);
     };
     if inserted {

@@ -16,7 +16,7 @@ use crate::pair;
 /// Handles a packet whose source may be a backend; `None` if it answers no flow of ours.
 #[inline(always)]
 pub fn reply<F: Frame>(frame: &F, packet: &Packet) -> Option<Verdict> {
-    let Some(reply) = REPLIES.get_ptr_mut(packet.tuple) else {
+    let Some(reply) = REPLIES.get_ptr_mut(&packet.tuple) else {
         if F::LAST {
             observe::from_backend(packet);
         }
