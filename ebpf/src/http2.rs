@@ -91,6 +91,7 @@ pub mod flag {
 }
 
 /// Where the TCP payload of a packet is.
+#[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Segment {
     /// Offset of the payload; at least 8, as headers come before it.
@@ -102,6 +103,7 @@ pub struct Segment {
 }
 
 /// What a segment brought.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Walk {
     /// Streams opened that were not known before.
@@ -146,40 +148,154 @@ pub const fn opened(sequence: u32) -> Http2 {
 /// Takes one segment into account; at most `FRAMES` headers (or candidates) of it.
 #[inline(always)]
 pub fn walk<const FRAMES: u32, B: Bytes>(state: &mut Http2, bytes: &B, segment: Segment) -> Walk {
-    let mut walk = Walk::default();
-    if segment.length == 0 || state.phase == phase::TLS {
-        return walk;
+    let mut work = Work::new(*state, segment);
+    let mut next = work.start(bytes);
+    while next == Next::Preface {
+        next = work.read_preface(bytes);
     }
-    if state.phase == phase::OTHER && !upgrades(state, bytes, segment) {
-        return walk;
+    if next == Next::Turns {
+        for _ in 0..FRAMES {
+            if !work.turn(bytes) {
+                break;
+            }
+        }
+        work.finish(bytes);
     }
-    let Some(lane) = choose(state, bytes, segment, &mut walk) else {
-        return walk;
-    };
-    let before = state.highest;
-    let mut cursor = Cursor::new(state, lane, segment);
-    if expects_preface(state, lane) && !read_preface(state, &mut cursor, bytes, segment) {
-        return walk;
+    *state = work.state;
+    work.walk
+}
+
+/// What a phase of [`Work`] leaves to do.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing.
+    End = 0,
+    /// [`Work::turn`] until it says false, then [`Work::finish`].
+    Turns = 1,
+    /// [`Work::read_preface`].
+    Preface = 2,
+}
+
+/// A segment in the making: the phases of [`walk`], apart so that each can be a function of its own to the verifier.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Work {
+    /// The flow's state.
+    pub state: Http2,
+    /// The segment.
+    pub segment: Segment,
+    /// What it brought so far.
+    pub walk: Walk,
+    cursor: Cursor,
+    /// Bytes of the preface that are known to be right.
+    preface: u32,
+    /// `highest` before the segment.
+    before: u32,
+}
+
+impl Work {
+    /// Nothing done yet.
+    #[inline(always)]
+    #[must_use]
+    pub fn new(state: Http2, segment: Segment) -> Self {
+        Self {
+            before: state.highest,
+            preface: 0,
+            cursor: Cursor::new(&state, Lane::Front, segment),
+            state,
+            segment,
+            walk: Walk::default(),
+        }
     }
-    cursor.join_carry(bytes, segment);
-    let boundary = if cursor.is_split(segment) {
-        cursor.split(segment)
-    } else {
-        cursor.run::<FRAMES, B>(bytes, segment);
-        walk.lost |= cursor.lost;
-        walk.bound_reached = cursor.at.wrapping_add(HEADER) <= segment.length;
-        cursor.boundary(bytes, segment)
-    };
-    match lane {
-        Lane::Hole => settle_hole(state, &cursor, boundary),
-        Lane::Front | Lane::Search => settle_front(state, &cursor, boundary, segment),
+
+    /// Which chain the segment continues.
+    #[inline(always)]
+    pub fn start<B: Bytes>(&mut self, bytes: &B) -> Next {
+        let (state, segment) = (&mut self.state, self.segment);
+        if segment.length == 0 || state.phase == phase::TLS {
+            return Next::End;
+        }
+        if state.phase == phase::OTHER && !upgrades(state, bytes, segment) {
+            return Next::End;
+        }
+        let Some(lane) = choose(state, bytes, segment, &mut self.walk) else {
+            return Next::End;
+        };
+        self.cursor = Cursor::new(state, lane, segment);
+        if expects_preface(state, lane) {
+            self.preface = self.cursor.carry;
+            return Next::Preface;
+        }
+        self.cursor.join_carry(bytes, segment);
+        Next::Turns
     }
-    walk.opened = streams(state.highest).wrapping_sub(streams(before));
-    if state.phase == phase::SYNCHRONISED && state.flags & flag::RECOGNISED == 0 {
-        state.flags |= flag::RECOGNISED;
-        walk.recognised = true;
+
+    /// Compares one byte of the preface; it comes once in a connection's life, so one a call is fast enough.
+    #[inline(always)]
+    pub fn read_preface<B: Bytes>(&mut self, bytes: &B) -> Next {
+        let (state, segment, cursor) = (&mut self.state, self.segment, &mut self.cursor);
+        let hole = matches!(cursor.lane, Lane::Hole);
+        let position = self.preface.wrapping_sub(cursor.carry);
+        let Some(expected) = PREFACE.get(self.preface as usize) else {
+            cursor.at = cursor.at.wrapping_add(position);
+            cursor.carry = 0;
+            if hole {
+                state.flags &= !flag::HOLE_PREFACE;
+            } else {
+                state.flags &= !flag::PREFACE;
+                state.phase = phase::SYNCHRONISED;
+            }
+            return Next::Turns;
+        };
+        if position >= segment.length.wrapping_sub(cursor.at) {
+            if hole {
+                state.hole_partial_length = self.preface as u8;
+            } else {
+                state.partial_length = self.preface as u8;
+            }
+            return Next::End;
+        }
+        let start = segment.offset.wrapping_add(cursor.at);
+        if bytes.load(start.wrapping_add(position)) != Some([*expected]) {
+            let tls = self.preface == 0 && bytes.load(start) == Some([0x16, 3]);
+            state.phase = if tls { phase::TLS } else { phase::OTHER };
+            state.flags = flag::FROM_START;
+            state.misses = 0;
+            return Next::End;
+        }
+        self.preface = self.preface.wrapping_add(1);
+        Next::Preface
     }
-    walk
+
+    /// One header, or one candidate; false at the end.
+    #[inline(always)]
+    pub fn turn<B: Bytes>(&mut self, bytes: &B) -> bool {
+        !self.cursor.is_split(self.segment) && self.cursor.turn(bytes, self.segment)
+    }
+
+    /// Stores where the walk came to.
+    #[inline(always)]
+    pub fn finish<B: Bytes>(&mut self, bytes: &B) {
+        let (state, segment, walk) = (&mut self.state, self.segment, &mut self.walk);
+        let boundary = if self.cursor.is_split(segment) {
+            self.cursor.split(segment)
+        } else {
+            self.cursor.end();
+            walk.lost |= self.cursor.lost;
+            walk.bound_reached = self.cursor.at.wrapping_add(HEADER) <= segment.length;
+            self.cursor.boundary(bytes, segment)
+        };
+        match self.cursor.lane {
+            Lane::Hole => settle_hole(state, &self.cursor, boundary),
+            Lane::Front | Lane::Search => settle_front(state, &self.cursor, boundary, segment),
+        }
+        walk.opened = streams(state.highest).wrapping_sub(streams(self.before));
+        if state.phase == phase::SYNCHRONISED && state.flags & flag::RECOGNISED == 0 {
+            state.flags |= flag::RECOGNISED;
+            walk.recognised = true;
+        }
+    }
 }
 
 /// Whether sequence number `a` comes after `b`; they wrap around (RFC 9293 section 3.4).
@@ -298,50 +414,6 @@ const fn expects_preface(state: &Http2, lane: Lane) -> bool {
         Lane::Search => 0,
     };
     state.flags & flag != 0
-}
-
-/// Compares what the segment holds of the preface; `true` once the preface is complete, the cursor then stands on
-/// the first frame header.
-#[inline(always)]
-fn read_preface<B: Bytes>(
-    state: &mut Http2,
-    cursor: &mut Cursor,
-    bytes: &B,
-    segment: Segment,
-) -> bool {
-    let start = segment.offset.wrapping_add(cursor.at);
-    let available = segment.length.wrapping_sub(cursor.at);
-    let mut position = 0_u32;
-    for (index, expected) in (0_u32..).zip(PREFACE.iter()) {
-        if index < cursor.carry {
-            continue;
-        }
-        if position >= available {
-            if cursor.lane == Lane::Hole {
-                state.hole_partial_length = index as u8;
-            } else {
-                state.partial_length = index as u8;
-            }
-            return false;
-        }
-        if bytes.load(start.wrapping_add(position)) != Some([*expected]) {
-            let tls = index == 0 && bytes.load(start) == Some([0x16, 3]);
-            state.phase = if tls { phase::TLS } else { phase::OTHER };
-            state.flags = flag::FROM_START;
-            state.misses = 0;
-            return false;
-        }
-        position = position.wrapping_add(1);
-    }
-    cursor.at = cursor.at.wrapping_add(position);
-    cursor.carry = 0;
-    if cursor.lane == Lane::Hole {
-        state.flags &= !flag::HOLE_PREFACE;
-    } else {
-        state.flags &= !flag::PREFACE;
-        state.phase = phase::SYNCHRONISED;
-    }
-    true
 }
 
 /// Stores where the front's chain, or the search, came to.

@@ -7,6 +7,14 @@ use evenkeel_ebpf::abi::{
     DEFAULT_MAX_UPSTREAMS, Event, Filter, Flow, MAX_NAT_SOURCES, MaglevTable, NextHop, Reply,
     Service, ServiceInfo, ServiceKey, Settings, Tuple,
 };
+use evenkeel_ebpf::http2::Work;
+
+/// The value of [`DRAFT`].
+#[repr(C)]
+pub struct Draft {
+    pub flow: Flow,
+    pub reply: Reply,
+}
 
 const FLOWS_MAX: usize = DEFAULT_MAX_FLOWS as usize;
 const UPSTREAMS_MAX: usize = DEFAULT_MAX_UPSTREAMS as usize;
@@ -73,6 +81,14 @@ pub static BACKEND_COUNTS: PerCpuArray<Counters, BACKENDS_MAX> = PerCpuArray::ne
 /// Drops and noteworthy passes by reason.
 #[btf_map]
 pub static EVENTS: PerCpuArray<u64, { Event::COUNT as usize }> = PerCpuArray::new();
+
+/// Where a new flow's two halves are put together: they would take a third of the 512 bytes of stack.
+#[btf_map]
+pub static DRAFT: PerCpuArray<Draft, 1> = PerCpuArray::new();
+
+/// Where the frame walker works on a segment.
+#[btf_map]
+pub static WORK: PerCpuArray<Work, 1> = PerCpuArray::new();
 
 /// The proxy's listening socket (index 0: one of a SO_REUSEPORT group).
 #[btf_map]

@@ -4,11 +4,10 @@
 //! service's), and the proxy's to a backend, which is seen on its way out (its streams are the backend's). Of the
 //! proxy's packets to clients only those that end a flow matter.
 
-use aya_ebpf::bindings::{__sk_buff, BPF_ANY, xdp_md};
-use aya_ebpf::programs::{TcContext, XdpContext};
+use aya_ebpf::bindings::BPF_ANY;
 use evenkeel_ebpf::abi::{Event, Flow, Http2, Tuple, flag, state};
-use evenkeel_ebpf::http2::{self, Segment, Walk};
-use evenkeel_ebpf::packet::{Bytes, Packet, Parsed, parse, tcp};
+use evenkeel_ebpf::http2::{self, Segment};
+use evenkeel_ebpf::packet::{Packet, Parsed, parse, tcp};
 
 use crate::clock;
 use crate::count;
@@ -17,12 +16,7 @@ use crate::frame::Frame;
 use crate::life;
 use crate::maps::{BACKEND_BY_ADDR, FLOWS, SETTINGS, UPSTREAMS};
 use crate::tc::TcFrame;
-use crate::xdp::XdpFrame;
-
-/// Frames that are walked in one XDP frame: more than fit 1,500 bytes (166 empty ones).
-const XDP_FRAMES: u32 = 176;
-/// Frames that are walked in one socket buffer, which may hold 64 KiB.
-const TC_FRAMES: u32 = 256;
+use crate::walker::walk;
 
 /// What the payload of a packet brought.
 #[derive(Clone, Copy, Default)]
@@ -32,11 +26,6 @@ pub struct Streams {
     /// 1 if the flow was just found to carry HTTP/2.
     pub recognised: u64,
 }
-
-const STUB: bool = true;
-const RECOGNISED: u64 = 1 << 32;
-const LOST: u64 = 1 << 33;
-const BOUND_REACHED: u64 = 1 << 34;
 
 /// Counts the streams that `packet` opens.
 #[inline(always)]
@@ -48,16 +37,21 @@ pub fn streams<F: Frame>(frame: &F, packet: &Packet, state: &mut Http2) -> Strea
     let sequence = packet
         .sequence
         .wrapping_add(u32::from(packet.flags & tcp::SYN != 0));
-    let found = frame.walk(state, packet, sequence);
-    if found & LOST != 0 {
+    let segment = Segment {
+        offset: packet.payload,
+        length: packet.payload_length,
+        sequence,
+    };
+    let found = walk(frame, state, segment);
+    if found.lost {
         count::event(Event::WalkerResync);
     }
-    if found & BOUND_REACHED != 0 {
+    if found.bound_reached {
         count::event(Event::WalkerBound);
     }
     Streams {
-        opened: found & 0xffff_ffff,
-        recognised: u64::from(found & RECOGNISED != 0),
+        opened: found.opened.into(),
+        recognised: u64::from(found.recognised),
     }
 }
 
@@ -69,63 +63,6 @@ pub fn counter(packet: &Packet) -> Http2 {
     } else {
         Http2::default()
     }
-}
-
-// The walkers are global functions: the verifier checks each once, and not once for every way that leads there.
-
-/// The frame walker on an XDP frame; a [`Walk`] in one word.
-#[unsafe(no_mangle)]
-pub extern "C" fn ek_walk_xdp(
-    context: *mut xdp_md,
-    state: *mut Http2,
-    offset: u32,
-    length: u32,
-    sequence: u32,
-) -> u64 {
-    let frame = XdpFrame(XdpContext::new(context));
-    walk::<XDP_FRAMES, _>(&frame, state, offset, length, sequence)
-}
-
-/// The frame walker on a socket buffer; a [`Walk`] in one word.
-#[unsafe(no_mangle)]
-pub extern "C" fn ek_walk_tc(
-    context: *mut __sk_buff,
-    state: *mut Http2,
-    offset: u32,
-    length: u32,
-    sequence: u32,
-) -> u64 {
-    let frame = Copied(TcFrame(TcContext::new(context)));
-    walk::<TC_FRAMES, _>(&frame, state, offset, length, sequence)
-}
-
-#[inline(always)]
-fn walk<const FRAMES: u32, B: Bytes>(
-    bytes: &B,
-    state: *mut Http2,
-    offset: u32,
-    length: u32,
-    sequence: u32,
-) -> u64 {
-    if state.is_null() || STUB {
-        return 0;
-    }
-    let segment = Segment {
-        offset,
-        length,
-        sequence,
-    };
-    // SAFETY: not null, and the callers pass part of a live map value.
-    let Walk {
-        opened,
-        recognised,
-        lost,
-        bound_reached,
-    } = http2::walk::<FRAMES, B>(unsafe { &mut *state }, bytes, segment);
-    u64::from(opened)
-        | if recognised { RECOGNISED } else { 0 }
-        | if lost { LOST } else { 0 }
-        | if bound_reached { BOUND_REACHED } else { 0 }
 }
 
 /// A packet on its way out.
@@ -251,13 +188,5 @@ pub const fn flip(tuple: &Tuple) -> Tuple {
         destination_port: tuple.source_port,
         protocol: tuple.protocol,
         reserved: [0; 3],
-    }
-}
-
-struct Copied(TcFrame);
-impl Bytes for Copied {
-    #[inline(always)]
-    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
-        self.0.copy(offset)
     }
 }

@@ -16,7 +16,7 @@ use evenkeel_ebpf::packet::{Packet, tcp};
 use evenkeel_ebpf::select::{hash, slot};
 
 use crate::count;
-use crate::maps::{BACKENDS, FLOWS, MAGLEV, SERVICES, SETTINGS};
+use crate::maps::{BACKENDS, DRAFT, Draft, FLOWS, MAGLEV, SERVICES, SETTINGS};
 use crate::nat;
 use crate::observe;
 
@@ -51,7 +51,12 @@ pub fn open(packet: &Packet, anew: bool, last: bool, now: u64) -> Opened {
             Opened::Refused(Event::DropNoFlow)
         };
     }
-    let mut flow = Flow {
+    let Some(draft) = DRAFT.get_ptr_mut(0) else {
+        return Opened::Refused(Event::DropFlowTable);
+    };
+    // SAFETY: this processor's only value, and nothing else of ours runs on it meanwhile.
+    let draft = unsafe { &mut *draft };
+    draft.flow = Flow {
         service: service.index,
         nat_port: packet.tuple.source_port,
         state: if syn { state::SYN } else { 0 },
@@ -61,16 +66,17 @@ pub fn open(packet: &Packet, anew: bool, last: bool, now: u64) -> Opened {
         ..Flow::default()
     };
     if local {
-        flow.flags = flag::LOCAL;
-    } else if let Err(event) = choose(packet, &service, &mut flow, now) {
+        draft.flow.flags = flag::LOCAL;
+    } else if let Err(event) = choose(packet, &service, draft, now) {
         return Opened::Refused(event);
     }
-    record(packet, &flow, anew)
+    record(packet, &draft.flow, anew)
 }
 
 /// Chooses a backend and claims the reply half.
 #[inline(always)]
-fn choose(packet: &Packet, service: &Service, flow: &mut Flow, now: u64) -> Result<(), Event> {
+fn choose(packet: &Packet, service: &Service, draft: &mut Draft, now: u64) -> Result<(), Event> {
+    let Draft { flow, reply } = draft;
     let settings: &Settings = SETTINGS.get(0).ok_or(Event::DropNoBackend)?;
     let hash = hash(&packet.tuple, settings.seed);
     let table = MAGLEV
@@ -85,7 +91,7 @@ fn choose(packet: &Packet, service: &Service, flow: &mut Flow, now: u64) -> Resu
     }
     let backend = BACKENDS.get(index.into()).ok_or(Event::DropNoBackend)?;
     flow.backend = index.into();
-    let mut reply = Reply {
+    *reply = Reply {
         client: packet.tuple.source,
         client_port: packet.tuple.source_port,
         state: flow.state,
@@ -107,8 +113,8 @@ fn choose(packet: &Packet, service: &Service, flow: &mut Flow, now: u64) -> Resu
         protocol: packet.tuple.protocol,
         reserved: [0; 3],
     };
-    flow.nat_source = nat::claim(&mut key, &mut reply, backend, settings, hash)
-        .ok_or(Event::DropNatPortsExhausted)?;
+    flow.nat_source =
+        nat::claim(&mut key, reply, backend, settings, hash).ok_or(Event::DropNatPortsExhausted)?;
     flow.nat_port = key.destination_port;
     Ok(())
 }

@@ -8,7 +8,7 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use evenkeel_ebpf::abi::{Backend, Event, Flow, NextHop, Reply, ServiceInfo, Tuple, forwarding};
 
 use crate::count;
-use crate::maps::{FLOWS, NAT_SOURCES, REPLIES};
+use crate::maps::{DRAFT, FLOWS, NAT_SOURCES, REPLIES};
 
 /// The key of the reply half of a flow.
 #[inline(always)]
@@ -45,10 +45,12 @@ pub fn flow_key(reply: &Reply, service: &ServiceInfo) -> Tuple {
 #[inline(always)]
 pub fn reply_of(client: &Tuple, flow: &Flow, backend: &Backend, now: u64) -> Option<*mut Reply> {
     let key = reply_key(client, flow, backend)?;
-    if let Some(reply) = REPLIES.get_ptr_mut(key) {
+    if let Some(reply) = REPLIES.get_ptr_mut(&key) {
         return Some(reply);
     }
-    let reply = Reply {
+    // SAFETY: this processor's only value, and nothing else of ours runs on it meanwhile.
+    let reply = unsafe { &mut (*DRAFT.get_ptr_mut(0)?).reply };
+    *reply = Reply {
         client: client.source,
         client_port: client.source_port,
         state: flow.state,
@@ -62,20 +64,22 @@ pub fn reply_of(client: &Tuple, flow: &Flow, backend: &Backend, now: u64) -> Opt
         bytes: 0,
         next_hop: NextHop::default(),
     };
-    if REPLIES.insert(key, reply, BPF_NOEXIST.into()).is_ok() {
+    if REPLIES.insert(&key, &*reply, BPF_NOEXIST.into()).is_ok() {
         count::event(Event::PairRepaired);
     }
-    REPLIES.get_ptr_mut(key)
+    REPLIES.get_ptr_mut(&key)
 }
 
 /// The client's half of `reply`, put back if it is gone. `nat_port`: the port that the backend answered to.
 #[inline(always)]
 pub fn flow_of(reply: &Reply, service: &ServiceInfo, nat_port: u16, now: u64) -> Option<*mut Flow> {
     let key = flow_key(reply, service);
-    if let Some(flow) = FLOWS.get_ptr_mut(key) {
+    if let Some(flow) = FLOWS.get_ptr_mut(&key) {
         return Some(flow);
     }
-    let flow = Flow {
+    // SAFETY: this processor's only value, and nothing else of ours runs on it meanwhile.
+    let flow = unsafe { &mut (*DRAFT.get_ptr_mut(0)?).flow };
+    *flow = Flow {
         backend: reply.backend,
         service: reply.service,
         nat_port,
@@ -85,8 +89,8 @@ pub fn flow_of(reply: &Reply, service: &ServiceInfo, nat_port: u16, now: u64) ->
         last_seen: now,
         ..Flow::default()
     };
-    if FLOWS.insert(key, flow, BPF_NOEXIST.into()).is_ok() {
+    if FLOWS.insert(&key, &*flow, BPF_NOEXIST.into()).is_ok() {
         count::event(Event::PairRepaired);
     }
-    FLOWS.get_ptr_mut(key)
+    FLOWS.get_ptr_mut(&key)
 }

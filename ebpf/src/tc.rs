@@ -9,14 +9,15 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::programs::TcContext;
 use core::mem::MaybeUninit;
-use evenkeel_ebpf::abi::{Http2, NextHop};
+use evenkeel_ebpf::abi::NextHop;
+use evenkeel_ebpf::http2::Work;
 use evenkeel_ebpf::packet::{Bytes, ETHERNET_LENGTH, Packet, TCP_CHECKSUM, TCP_LENGTH};
 
 use crate::frame::{
     Changes, Frame, Passage, Refused, Rewrite, Verdict, load, rewrite_in_place, write_ethernet,
 };
 use crate::icmp;
-use crate::observe::ek_walk_tc;
+use crate::walker::{Phase, ek_tc_finish, ek_tc_preface, ek_tc_start, ek_tc_turn};
 
 /// `AF_INET`.
 const AF_INET: u32 = 2;
@@ -139,9 +140,14 @@ impl Frame for TcFrame {
     }
 
     #[inline(always)]
-    fn walk(&self, state: *mut Http2, packet: &Packet, sequence: u32) -> u64 {
-        let skb = self.0.skb.skb;
-        ek_walk_tc(skb, state, packet.payload, packet.payload_length, sequence)
+    fn walk(&self, phase: Phase, work: *mut Work) -> u32 {
+        let context = self.0.skb.skb;
+        match phase {
+            Phase::Start => ek_tc_start(context, work),
+            Phase::Preface => ek_tc_preface(context, work),
+            Phase::Turn => ek_tc_turn(context, work),
+            Phase::Finish => ek_tc_finish(context, work),
+        }
     }
 
     #[inline(always)]

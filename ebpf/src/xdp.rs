@@ -6,11 +6,12 @@ use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{bpf_fib_lookup, xdp_action};
 use aya_ebpf::helpers::generated::{bpf_fib_lookup as fib_lookup, bpf_redirect};
 use aya_ebpf::programs::XdpContext;
-use evenkeel_ebpf::abi::{Http2, NextHop};
+use evenkeel_ebpf::abi::NextHop;
+use evenkeel_ebpf::http2::Work;
 use evenkeel_ebpf::packet::{Bytes, Packet, TCP_CHECKSUM};
 
 use crate::frame::{Frame, Passage, Refused, Rewrite, Verdict, load, opaque, rewrite_in_place};
-use crate::observe::ek_walk_xdp;
+use crate::walker::{Phase, ek_xdp_finish, ek_xdp_preface, ek_xdp_start, ek_xdp_turn};
 
 pub struct XdpFrame(pub XdpContext);
 
@@ -61,14 +62,14 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
-    fn walk(&self, state: *mut Http2, packet: &Packet, sequence: u32) -> u64 {
-        ek_walk_xdp(
-            self.0.ctx,
-            state,
-            packet.payload,
-            packet.payload_length,
-            sequence,
-        )
+    fn walk(&self, phase: Phase, work: *mut Work) -> u32 {
+        let context = self.0.ctx;
+        match phase {
+            Phase::Start => ek_xdp_start(context, work),
+            Phase::Preface => ek_xdp_preface(context, work),
+            Phase::Turn => ek_xdp_turn(context, work),
+            Phase::Finish => ek_xdp_finish(context, work),
+        }
     }
 
     #[inline(always)]

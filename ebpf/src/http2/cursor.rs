@@ -168,33 +168,34 @@ impl Cursor {
         }
     }
 
-    /// From header to header, from candidate to candidate, to the end of the segment or of `FRAMES` turns.
+    /// One header, or one candidate; false at the end of the segment, or of the search in it.
     #[inline(always)]
-    pub fn run<const FRAMES: u32, B: Bytes>(&mut self, bytes: &B, segment: Segment) {
-        for _ in 0..FRAMES {
-            if self.at.wrapping_add(HEADER) > segment.length.wrapping_add(self.carry) {
-                if self.is_settled(segment) {
-                    break;
-                }
-                continue;
-            }
-            let header = if self.carry > 0 {
-                self.carried
-            } else {
-                match bytes.load(segment.offset.wrapping_add(self.at)) {
-                    Some(bytes) => Header::new(bytes),
-                    None => break,
-                }
-            };
-            let known = self.score >= CONFIRMED;
-            if header.is_possible() && (known || header.is_likely(self.limit)) {
-                self.follow(header);
-            } else {
-                self.lost |= known;
-                self.backtrack();
-            }
-            self.carry = 0;
+    pub fn turn<B: Bytes>(&mut self, bytes: &B, segment: Segment) -> bool {
+        if self.at.wrapping_add(HEADER) > segment.length.wrapping_add(self.carry) {
+            return !self.is_settled(segment);
         }
+        let header = if self.carry > 0 {
+            self.carried
+        } else {
+            match bytes.load(segment.offset.wrapping_add(self.at)) {
+                Some(bytes) => Header::new(bytes),
+                None => return false,
+            }
+        };
+        let known = self.score >= CONFIRMED;
+        if header.is_possible() && (known || header.is_likely(self.limit)) {
+            self.follow(header);
+        } else {
+            self.lost |= known;
+            self.backtrack();
+        }
+        self.carry = 0;
+        true
+    }
+
+    /// After the last turn: of several candidates the best one counts.
+    #[inline(always)]
+    pub fn end(&mut self) {
         if self.score < CONFIRMED {
             let Candidate {
                 score,

@@ -6,6 +6,7 @@
 //! Exit status: 0 done, 1 failed (one sentence on stderr), 2 wrong usage (clap says what is allowed).
 
 mod backends;
+mod bench_datapath;
 mod check;
 mod completions;
 mod echo;
@@ -126,6 +127,9 @@ enum Command {
     /// Print the manual page.
     #[command(hide = true)]
     Man(man::Args),
+    /// Measure what a packet costs in the data path; `cargo xtask bench datapath` calls it.
+    #[command(hide = true)]
+    BenchDatapath(bench_datapath::Args),
 }
 
 fn dispatch(command: &Command, global: &Global) -> anyhow::Result<()> {
@@ -141,6 +145,7 @@ fn dispatch(command: &Command, global: &Global) -> anyhow::Result<()> {
         Command::Explain(args) => explain::run(args, global),
         Command::Reload(args) => reload::run(args, global),
         Command::Man(args) => man::run(args, global),
+        Command::BenchDatapath(args) => bench_datapath::run(args, global),
         Command::Completions(args) => completions::run(args, global),
         Command::Echo(args) => echo::run(args, global),
         Command::Load(args) => load::run(args, global),

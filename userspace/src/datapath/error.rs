@@ -76,6 +76,17 @@ pub enum DatapathError {
         "the BPF object has no {0:?}: it belongs to another version, run `cargo xtask build` and build again"
     )]
     Missing(&'static str),
+    /// A benchmark's packet was not forwarded.
+    #[error(
+        "the benchmark's packets are not forwarded: the backend needs a route and a resolved neighbour"
+    )]
+    BenchRoute,
+    /// A test run failed.
+    #[error("a test run of the program failed")]
+    Bench(#[source] io::Error),
+    /// A program that is measured does not load.
+    #[error("the kernel refused the program that is to be measured")]
+    BenchProgram(#[source] Box<ProgramError>),
     /// The kernel refused a program.
     #[error("the kernel refused the program {name}: {verdict}")]
     Program {

@@ -5,6 +5,7 @@
 
 mod address;
 mod attach;
+pub mod bench;
 pub mod capabilities;
 mod counters;
 mod error;

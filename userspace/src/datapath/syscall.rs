@@ -1,5 +1,5 @@
 //! The `bpf` commands that aya 0.14 does not offer: batch lookup, replacing the program of any pinned link, link
-//! information, deleting from an array of maps. The only `unsafe` of userspace.
+//! information, deleting from an array of maps, test runs that return the time. The only `unsafe` of userspace.
 #![expect(
     unsafe_code,
     reason = "the bpf system call takes pointers and a union; each block argues for itself"
@@ -163,6 +163,34 @@ pub(super) fn unshare_network() -> io::Result<()> {
     // SAFETY: of the things that can be unshared only file descriptors and memory concern the safety of other code;
     // a network namespace changes what later system calls of this thread see.
     unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.map_err(io::Error::from)
+}
+
+/// What a program did with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TestRun {
+    /// Its return value.
+    pub(super) verdict: u32,
+    /// How long it ran.
+    pub(super) nanoseconds: u32,
+}
+
+/// Runs a program once on `frame`; what it makes of the frame is thrown away.
+pub(super) fn test_run(program: BorrowedFd<'_>, frame: &[u8]) -> io::Result<TestRun> {
+    let mut attributes = attributes();
+    // SAFETY: writing fields of a zeroed union; `frame` lives until after the call and its length is passed. No
+    // output buffer is given, so the kernel writes nothing but the attributes.
+    let test = unsafe { &mut attributes.test };
+    test.prog_fd = fd_number(program);
+    test.data_in = frame.as_ptr() as u64;
+    test.data_size_in = u32::try_from(frame.len()).unwrap_or(u32::MAX);
+    test.repeat = 1;
+    bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut attributes)?;
+    // SAFETY: the kernel filled these; integers either way.
+    let test = unsafe { &attributes.test };
+    Ok(TestRun {
+        verdict: test.retval,
+        nanoseconds: test.duration,
+    })
 }
 
 /// Entries asked for at once: large enough that the system call's cost vanishes, small enough to stay in cache.

@@ -1,0 +1,121 @@
+//! The frame walker in the kernel: the phases of [`Work`] as global functions on a value in a per-CPU map.
+//!
+//! The verifier checks a global function once, whatever leads there, and knows nothing of what lies in map memory:
+//! so it walks each phase once, and a turn of the loop is a call. Inlined, the phases multiply each other's branches
+//! to more than a million instructions for a handful of frames.
+
+use aya_ebpf::bindings::{__sk_buff, xdp_md};
+use aya_ebpf::programs::{TcContext, XdpContext};
+use evenkeel_ebpf::abi::Http2;
+use evenkeel_ebpf::http2::{Next, PREFACE, Segment, Walk, Work};
+
+use crate::frame::Frame;
+use crate::maps::WORK;
+use crate::tc::TcFrame;
+use crate::xdp::XdpFrame;
+
+/// Turns for one packet: frame headers, or candidates where the boundary was lost. More than headers fit 1,500 bytes
+/// (166 without any content), and enough for 64 KiB of requests.
+const TURNS: u32 = 1024;
+
+/// Walks a segment.
+#[inline(always)]
+pub fn walk<F: Frame>(frame: &F, state: &mut Http2, segment: Segment) -> Walk {
+    let Some(work) = WORK.get_ptr_mut(0) else {
+        return Walk::default();
+    };
+    // SAFETY: this processor's only value, and nothing else of ours runs on it meanwhile.
+    unsafe {
+        work.write(Work::new(*state, segment));
+        let mut next = frame.walk(Phase::Start, work);
+        for _ in 0..=PREFACE.len() {
+            if next != Next::Preface as u32 {
+                break;
+            }
+            next = frame.walk(Phase::Preface, work);
+        }
+        if next == Next::Turns as u32 {
+            for _ in 0..TURNS {
+                if frame.walk(Phase::Turn, work) == 0 {
+                    break;
+                }
+            }
+            frame.walk(Phase::Finish, work);
+        }
+        *state = (*work).state;
+        (*work).walk
+    }
+}
+
+/// A phase of the walk.
+#[derive(Clone, Copy)]
+pub enum Phase {
+    Start,
+    Preface,
+    Turn,
+    Finish,
+}
+
+macro_rules! phase {
+    ($name:ident, $context:ty, $frame:ident($program:ident), $run:expr) => {
+        /// One phase; what it returns is what `walk` looks at next.
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $name(context: *mut $context, work: *mut Work) -> u32 {
+            // SAFETY: null or a whole value, as `walk` passes it; the verifier checks no less.
+            let Some(work) = (unsafe { work.as_mut() }) else {
+                return 0;
+            };
+            let run: fn(&mut Work, &$frame) -> u32 = $run;
+            run(work, &$frame($program::new(context)))
+        }
+    };
+}
+
+phase!(
+    ek_xdp_start,
+    xdp_md,
+    XdpFrame(XdpContext),
+    |work, frame| work.start(frame) as u32
+);
+phase!(
+    ek_xdp_preface,
+    xdp_md,
+    XdpFrame(XdpContext),
+    |work, frame| work.read_preface(frame) as u32
+);
+phase!(ek_xdp_turn, xdp_md, XdpFrame(XdpContext), |work, frame| {
+    work.turn(frame).into()
+});
+phase!(
+    ek_xdp_finish,
+    xdp_md,
+    XdpFrame(XdpContext),
+    |work, frame| {
+        work.finish(frame);
+        0
+    }
+);
+phase!(
+    ek_tc_start,
+    __sk_buff,
+    TcFrame(TcContext),
+    |work, frame| work.start(frame) as u32
+);
+phase!(
+    ek_tc_preface,
+    __sk_buff,
+    TcFrame(TcContext),
+    |work, frame| work.read_preface(frame) as u32
+);
+phase!(ek_tc_turn, __sk_buff, TcFrame(TcContext), |work, frame| {
+    work.turn(frame).into()
+});
+phase!(
+    ek_tc_finish,
+    __sk_buff,
+    TcFrame(TcContext),
+    |work, frame| {
+        work.finish(frame);
+        0
+    }
+);
