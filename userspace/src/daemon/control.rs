@@ -63,63 +63,23 @@ async fn route(handle: &Handle, method: &Method, uri: &Uri, body: &Bytes) -> Rou
     let path: Option<Vec<String>> = uri.path().split('/').skip(1).map(decode).collect();
     let path = path.ok_or_else(|| wrong("the path is not correctly percent-encoded"))?;
     let path: Vec<&str> = path.iter().map(String::as_str).collect();
-    let mut query = Query::parse(uri)?;
-    let is = |wanted: Method| {
-        if *method == wanted {
-            Ok(())
-        } else {
-            Err(not_allowed(method))
-        }
-    };
+    let query = Query::parse(uri)?;
     match path.as_slice() {
-        ["v1", "status"] => {
-            is(Method::GET)?;
-            query.end()?;
-            read(handle, |state| state.status(Instant::now())).await
-        }
-        ["v1", "services"] => {
-            is(Method::GET)?;
-            query.end()?;
-            read(handle, |state| state.list_services()).await
-        }
-        ["v1", "backends"] => {
-            is(Method::GET)?;
-            let service = query.take("service");
-            query.end()?;
-            read(handle, move |state| state.list_backends(service.as_deref())).await
-        }
-        ["v1", "flows"] => {
-            is(Method::GET)?;
-            let wanted = FlowQuery {
-                service: query.take("service"),
-                client: query.take("client"),
-                top: query.parsed("top", "a number")?,
-            };
-            query.end()?;
-            read(handle, move |state| state.list_flows(&wanted)).await
-        }
-        ["v1", "pinning"] => {
-            is(Method::GET)?;
-            pinning(handle, query).await
-        }
-        ["v1", "explain"] => {
-            is(Method::GET)?;
-            let client: Option<SocketAddr> = query.parsed("client", "an IP:PORT")?;
-            let service = query.take("service");
-            query.end()?;
-            let (Some(client), Some(service)) = (client, service) else {
-                return Err(wrong("`client` and `service` are needed"));
-            };
-            read(handle, move |state| state.explain(client, &service)).await
+        [
+            "v1",
+            report @ ("status" | "services" | "backends" | "flows" | "pinning" | "explain"),
+        ] => {
+            only(method, &Method::GET)?;
+            reading(handle, report, query).await
         }
         ["v1", "services", name, "mode"] => {
-            is(Method::PUT)?;
+            only(method, &Method::PUT)?;
             query.end()?;
             let (name, request) = ((*name).to_owned(), json::<ModeRequest>(body)?);
             change(handle, move |state| state.set_mode(&name, request)).await
         }
         ["v1", "services", name, "backends"] => {
-            is(Method::POST)?;
+            only(method, &Method::POST)?;
             query.end()?;
             let (name, request) = ((*name).to_owned(), json::<BackendRequest>(body)?);
             change(handle, move |state| state.add_backend(&name, &request)).await
@@ -128,7 +88,7 @@ async fn route(handle: &Handle, method: &Method, uri: &Uri, body: &Bytes) -> Rou
             backend(handle, method, name, address, query, body).await
         }
         ["v1", "reload"] => {
-            is(Method::POST)?;
+            only(method, &Method::POST)?;
             query.end()?;
             change(handle, super::State::reload).await
         }
@@ -137,6 +97,53 @@ async fn route(handle: &Handle, method: &Method, uri: &Uri, body: &Bytes) -> Rou
             format!("there is no {}", uri.path()),
             PATHS.map(str::to_owned).to_vec(),
         )),
+    }
+}
+
+async fn reading(handle: &Handle, report: &str, mut query: Query) -> Routed {
+    match report {
+        "status" => {
+            query.end()?;
+            read(handle, |state| state.status(Instant::now())).await
+        }
+        "services" => {
+            query.end()?;
+            read(handle, |state| state.list_services()).await
+        }
+        "backends" => {
+            let service = query.take("service");
+            query.end()?;
+            read(handle, move |state| state.list_backends(service.as_deref())).await
+        }
+        "flows" => {
+            let wanted = FlowQuery {
+                service: query.take("service"),
+                client: query.take("client"),
+                top: query.parsed("top", "a number")?,
+            };
+            query.end()?;
+            read(handle, move |state| state.list_flows(&wanted)).await
+        }
+        "pinning" => pinning(handle, query).await,
+        _ => explain(handle, query).await,
+    }
+}
+
+async fn explain(handle: &Handle, mut query: Query) -> Routed {
+    let client: Option<SocketAddr> = query.parsed("client", "an IP:PORT")?;
+    let service = query.take("service");
+    query.end()?;
+    let (Some(client), Some(service)) = (client, service) else {
+        return Err(wrong("`client` and `service` are needed"));
+    };
+    read(handle, move |state| state.explain(client, &service)).await
+}
+
+fn only(method: &Method, allowed: &Method) -> Result<(), Answer> {
+    if method == allowed {
+        Ok(())
+    } else {
+        Err(not_allowed(method))
     }
 }
 

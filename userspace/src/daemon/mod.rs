@@ -9,6 +9,7 @@
 //! changes never overlap and none is seen half done. What is desired is the configuration plus *overrides* (what the
 //! CLI changed), a pure function ([`desired`]); overrides are stored and survive a restart.
 
+mod changes;
 mod control;
 mod desired;
 mod handle;
