@@ -25,16 +25,18 @@
 //! added up to [`CONFIRMED`]: one for each header of its chain, one if it starts with the segment, [`EXACT_END`] if
 //! the chain ends with the segment. Random bytes pass for a header about once in 10^7 offsets where nothing is known
 //! of the flow, and far less often where `highest` is: ids can then not have grown faster than the bytes that went
-//! by. Real headers read from one or three bytes on are the likelier trap (`00 00 05 00 01 ..` is also a header of
-//! length 0x0500), and the chain of such a false header may well land on a real one, which then confirms it. So the
-//! chain is believed once confirmed, but an id that came before that only if another one close to it was heard.
+//! by, which is worth one more. Real headers read from one or three bytes on are the likelier trap (`00 00 05 00 01`
+//! is also the start of a header with length 0x0500), and the chain of such a false header may well land on a real
+//! one, which then confirms it. So the chain is believed once confirmed, but an id that came before that only if
+//! another one close to it was heard.
 //!
 //! # What is not exact
 //! - An id that the client skipped counts as a stream (no known client skips any).
 //! - While the front searches, the count lags behind; it catches up with the next frame on a newest stream. It stays
-//!   behind only if the *last* frames of a connection that name its newest stream fall into such a stretch: two holes at once, of which
-//!   the older one held them (one hole is remembered, the newest), a retransmission that itself came out of order,
-//!   or [`MISSES`] segments in a row without a header to be found, after which only starts of segments are tried.
+//!   behind only where a connection *ends* like that, its last requests among what was lost: with two holes at once
+//!   of which the older one held them (one hole is remembered, the newest), with a retransmission that itself came
+//!   out of order, with segments of a few bytes around the hole, or if after it not enough came to confirm a
+//!   candidate. Single losses among requests of a segment each or of full segments cost nothing (the tests lose 2 %).
 //! - A flow found in the middle whose client sends nothing but connection-level frames counts 0 until it sends a
 //!   frame on a stream.
 //! - Payload that contains a run of plausible HTTP/2 frames itself (HTTP/2 tunnelled in HTTP/2, or a capture of it)

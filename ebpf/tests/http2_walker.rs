@@ -11,7 +11,7 @@ use stream::{Connection, Frame, Receiver, frames};
 const FIRST: u32 = u32::MAX - 300;
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_segmentation_counts_every_stream(
@@ -49,7 +49,7 @@ proptest! {
     }
 
     #[test]
-    fn one_hole_filled_later_counts_every_stream(
+    fn one_hole_filled_later_costs_no_stream_of_a_connection_that_goes_on(
         frames in frames(1..60),
         cuts in prop::collection::vec(1_usize..200, 1..50),
         hole: prop::sample::Index,
@@ -64,7 +64,33 @@ proptest! {
         for piece in order {
             receiver.feed(pieces[piece].start, pieces[piece].end);
         }
-        prop_assert_eq!(receiver.opened, connection.streams());
+        prop_assert!(receiver.opened <= connection.streams());
+        receiver.feed_more(&stream::requests(connection.next_id(), 2));
+        prop_assert_eq!(receiver.opened, connection.streams() + 2);
+    }
+
+    #[test]
+    fn loss_of_a_few_percent_costs_no_stream_of_requests(
+        count in 1_u32..200,
+        cuts in prop_oneof![
+            // As written, request by request.
+            prop::collection::vec(Just(0_usize), 1),
+            // As segments when the congestion window holds them back.
+            prop::collection::vec(1400_usize..1449, 1..9),
+        ],
+        losses in prop::collection::vec((0_u32..50, 3_usize..12), 1..500),
+    ) {
+        let connection = Connection::new(&stream::requests(1, count));
+        let pieces = if cuts == [0] {
+            connection.requests()
+        } else {
+            connection.pieces(&cuts)
+        };
+        let mut receiver = Receiver::new(FIRST, &connection);
+        for piece in stream::deliver(&pieces, &losses) {
+            receiver.feed(piece.start, piece.end);
+        }
+        prop_assert_eq!(receiver.opened, count);
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub struct Cursor {
     carried: Header,
     /// What speaks for the chain; [`CONFIRMED`] if it is known.
     pub score: u8,
+    /// The score that confirms a candidate: one less where `limit` is known, which speaks for it, too.
+    needed: u8,
     /// Highest id of what is confirmed.
     pub base: u32,
     /// Highest id of the chain; of a candidate, the last that was not close to the one before.
@@ -95,7 +97,8 @@ impl Cursor {
         } else {
             (ahead.wrapping_neg(), 0)
         };
-        let limit = if state.flags & flag::FROM_START != 0 || state.highest != 0 {
+        let limited = state.flags & flag::FROM_START != 0 || state.highest != 0;
+        let limit = if limited {
             // Nine bytes for a header and at least one for its fields: more than 8 for each id, and ids step by 2.
             let passed = segment
                 .sequence
@@ -119,6 +122,7 @@ impl Cursor {
                 last: 0,
             },
             score,
+            needed: if limited { CONFIRMED - 1 } else { CONFIRMED },
             base: state.highest,
             high,
             witnessed: state.flags & flag::WITNESSED != 0 && matches!(lane, Lane::Front),
@@ -215,7 +219,7 @@ impl Cursor {
     fn is_settled(&mut self, segment: Segment) -> bool {
         if self.score < CONFIRMED && self.score > 0 && self.at == segment.length {
             self.score += EXACT_END;
-            if self.score >= CONFIRMED {
+            if self.score >= self.needed {
                 // Frames that fill a segment from end to end speak for themselves.
                 self.witnessed |= self.start == 0;
                 self.confirm();
@@ -245,7 +249,7 @@ impl Cursor {
         } else {
             self.score += 1;
             self.hear(opened);
-            if self.score >= CONFIRMED {
+            if self.score >= self.needed {
                 self.confirm();
             }
         }
@@ -279,6 +283,7 @@ impl Cursor {
             self.base
         };
         self.high = self.base;
+        self.score = CONFIRMED;
     }
 
     #[inline(always)]

@@ -154,10 +154,41 @@ impl Connection {
         first.wrapping_add(1).wrapping_add(offset as u32)
     }
 
+    /// Cut before every HEADERS frame.
+    pub fn requests(&self) -> Vec<Range<usize>> {
+        let starts = (0..self.frames.len()).filter(|index| self.frames[*index].kind == 1);
+        let mut cuts: Vec<usize> = starts.map(|index| self.start_of(index)).collect();
+        cuts.push(self.bytes.len());
+        cuts[0] = 0;
+        cuts.windows(2).map(|pair| pair[0]..pair[1]).collect()
+    }
+
     /// Cut into segments with these lengths, repeated.
     pub fn pieces(&self, lengths: &[usize]) -> Vec<Range<usize>> {
         pieces(0, self.bytes.len(), lengths)
     }
+}
+
+/// The order in which pieces arrive if piece `i` is lost where `losses[i]` begins with 0, and then sent again after
+/// so many others; a retransmission is not lost.
+pub fn deliver(pieces: &[Range<usize>], losses: &[(u32, usize)]) -> Vec<Range<usize>> {
+    let mut order = Vec::new();
+    let mut waiting: Vec<(usize, Range<usize>)> = Vec::new();
+    for (index, (piece, (loss, delay))) in pieces.iter().zip(losses.iter().cycle()).enumerate() {
+        if *loss == 0 {
+            waiting.push((index + delay, piece.clone()));
+        } else {
+            order.push(piece.clone());
+        }
+        waiting.retain(|(due, piece)| {
+            if *due <= index {
+                order.push(piece.clone());
+            }
+            *due > index
+        });
+    }
+    order.extend(waiting.into_iter().map(|(_, piece)| piece));
+    order
 }
 
 fn pieces(start: usize, end: usize, lengths: &[usize]) -> Vec<Range<usize>> {
