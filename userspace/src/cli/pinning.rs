@@ -142,7 +142,7 @@ fn render_service(service: &ServicePinning, interval: Option<Duration>, paint: P
 fn headline(service: &ServicePinning, paint: Paint) -> String {
     let Some(hot) = service.hot_factor else {
         let flows = counted(service.flows, "flow");
-        return format!("  no streams; {flows} open");
+        return format!("  no streams, {flows} open now");
     };
     let figure_text = figure(Some(hot));
     let (figure_text, word) = if service.backends.len() < 2 {
@@ -155,7 +155,7 @@ fn headline(service: &ServicePinning, paint: Paint) -> String {
         (paint.bad(&figure_text), "pinned")
     };
     format!(
-        "  {} over {} open: hot factor {figure_text} ({word}), fairness {}",
+        "  {}, {} open now: hot factor {figure_text} ({word}), fairness {}",
         counted(service.streams, "stream"),
         counted(service.flows, "flow"),
         figure(service.fairness),
@@ -215,7 +215,7 @@ mod tests {
         let text = render(&report, None, Paint { on: false });
         assert!(
             text.contains(
-                "1,000 streams over 1 flow open: hot factor 2.00 (pinned), fairness 0.50"
+                "1,000 streams, 1 flow open now: hot factor 2.00 (pinned), fairness 0.50"
             ),
             "{text}"
         );
