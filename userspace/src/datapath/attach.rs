@@ -2,7 +2,8 @@
 //!
 //! A pinned link of an earlier run keeps its place and gets the new program in one step (`BPF_LINK_UPDATE`), so a
 //! packet runs the old program or the new one, never none. Links that no interface asks for any more are removed.
-//! clsact filters, where the kernel has no tcx, are replaced by priority and handle, also in one step.
+//! clsact filters, where the kernel has no tcx, are replaced by priority and handle, also in one step. The clsact qdisc
+//! itself stays when they are removed: others may have come to use it.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use aya::util::KernelVersion;
+use evenkeel_ebpf::abi::{Flow, Reply, Tuple};
 use serde::{Deserialize, Serialize};
 
 use super::{Options, capabilities, nat, pins, probe};
@@ -101,7 +102,34 @@ pub fn check_options(options: &Options) -> Vec<Finding> {
     if let Err(error) = options.check() {
         findings.push(Finding::new("options", Status::Fail, error.to_string(), ""));
     }
+    findings.extend(memory(options));
     findings
+}
+
+/// Flow tables are allocated whole when they are made (Linux 5.11 on: from the memory cgroup, no memlock limit).
+fn memory(options: &Options) -> Option<Finding> {
+    // Key, value, 48 bytes of the kernel's and a 16-byte bucket, in both halves.
+    const HALVES: usize =
+        size_of::<Flow>() + size_of::<Reply>() + 2 * (size_of::<Tuple>() + 48 + 16);
+    let needed = u64::from(options.max_flows) * HALVES as u64;
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let available = line.trim().trim_end_matches(" kB").parse::<u64>().ok()? * 1024;
+    let found = format!(
+        "{} MiB for {} flows, {} MiB available",
+        needed >> 20,
+        options.max_flows,
+        available >> 20
+    );
+    Some(if needed > available {
+        Finding::new("memory", Status::Fail, found, "set a smaller `flows.max`")
+    } else if needed > available / 2 {
+        Finding::new("memory", Status::Warn, found, "set a smaller `flows.max`")
+    } else {
+        Finding::ok("memory", found)
+    })
 }
 
 fn kernel() -> Finding {
