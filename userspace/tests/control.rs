@@ -3,7 +3,7 @@
 mod fake;
 
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 
@@ -42,6 +42,22 @@ fn only_the_owner_may_use_the_socket() {
         .permissions()
         .mode();
     assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_group_may_use_the_socket_where_one_is_named() {
+    let directory = Directory::new("group");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a loop");
+    let _guard = runtime.enter();
+    let path = directory.0.join("s");
+    let group = std::fs::metadata(&directory.0).expect("there").gid();
+    let _listener = listen(&path, Some(group)).expect("a group of ours");
+    let metadata = std::fs::metadata(&path).expect("there");
+    assert_eq!(metadata.permissions().mode() & 0o777, 0o660);
+    assert_eq!(metadata.gid(), group);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use super::desired::ServiceView;
 use super::plane::{FlowView, Plane, PlaneError, Snapshot, Verdict};
 use crate::api::types;
 use crate::config::{self, Config};
+use crate::datapath::preflight::{Finding, Status};
 use crate::datapath::{
     self, BackendEntry, Counters, Datapath, FlowRecord, FlowState, Forwarding, HookChoice,
     InterfaceSpec, Mode, Options, PayloadProtocol, ServiceTable, TcAttach, XdpMode,
@@ -53,10 +54,25 @@ pub(super) fn options(config: &Config) -> Options {
 
 /// Looks at this host, and at what `config` needs of it besides.
 #[must_use]
-pub fn preflight(config: Option<&Config>) -> Vec<datapath::preflight::Finding> {
+pub fn preflight(config: Option<&Config>) -> Vec<Finding> {
     let mut findings = datapath::preflight::check();
-    if let Some(config) = config {
-        findings.extend(datapath::preflight::check_options(&options(config)));
+    let Some(config) = config else {
+        return findings;
+    };
+    findings.extend(datapath::preflight::check_options(&options(config)));
+    for service in &config.services {
+        let address = service.address.ip();
+        if service.mode == config::Mode::L4 || is_local(address) {
+            continue;
+        }
+        findings.push(Finding {
+            name: format!("service {}", service.name),
+            status: Status::Warn,
+            found: format!(
+                "{address} is no address of this host, so connections cannot reach the proxy"
+            ),
+            remedy: format!("ip address add {address}/32 dev lo"),
+        });
     }
     findings
 }
@@ -171,8 +187,7 @@ impl Plane for Kernel {
     }
 
     fn is_local(&self, address: IpAddr) -> bool {
-        // The kernel's own answer: only a local address can be bound.
-        UdpSocket::bind((address, 0)).is_ok()
+        is_local(address)
     }
 
     fn attachments(&self) -> Vec<types::Attachment> {
@@ -189,6 +204,11 @@ impl Plane for Kernel {
     fn detach(self: Box<Self>) -> Result<(), PlaneError> {
         self.datapath.detach().map_err(PlaneError::new)
     }
+}
+
+/// The kernel's own answer: only a local address can be bound.
+fn is_local(address: IpAddr) -> bool {
+    UdpSocket::bind((address, 0)).is_ok()
 }
 
 fn wire(counters: &Counters) -> types::Counters {

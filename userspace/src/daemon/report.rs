@@ -35,11 +35,13 @@ const TOP_FLOWS: usize = 10;
 impl State {
     pub(super) fn status(&self, now: Instant) -> Result<Status, ChangeError> {
         let snapshot = self.plane.counters()?;
-        let open = snapshot
-            .services
-            .values()
-            .map(crate::api::types::Counters::open)
-            .sum();
+        // From the table, not from the counters: a flow that the table evicted was opened and never closed.
+        let open = self
+            .plane
+            .flows()?
+            .iter()
+            .filter(|flow| is_open(flow))
+            .count();
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -47,7 +49,7 @@ impl State {
             adopted: self.adopted,
             config: self.config.file.clone(),
             attachments: self.plane.attachments(),
-            flows: open,
+            flows: open as u64,
             max_flows: self.config.flows.max.into(),
             services: self.services.len(),
             backends: self
@@ -248,7 +250,8 @@ fn observed(
             .map_or(0, |c| c.streams);
         ObservedBackend {
             address: backend.address.to_string(),
-            weight: backend.weight,
+            // A draining backend is meant to get nothing: it makes nothing uneven.
+            weight: backend.effective_weight(),
             flows: counters.open(),
             streams: counters.streams.saturating_sub(earlier),
         }
