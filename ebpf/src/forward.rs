@@ -56,9 +56,9 @@ fn to_proxy<F: Frame>(frame: &F, packet: &Packet, flow: &mut Flow, now: u64) -> 
     if !F::LAST {
         return Verdict::Pass;
     }
-    if life::may_change(packet.flags, flow.state) {
-        let bits = life::local(packet.flags, flow.state, state::CLIENT_FIN)
-            | life::by_client(packet.flags, flow.state);
+    let bits = life::local(packet.flags, flow.state, state::CLIENT_FIN)
+        | life::by_client(packet.flags, flow.state);
+    if bits & !flow.state != 0 {
         // SAFETY: a live map value.
         unsafe { life::advance(flow, bits) };
     }
@@ -99,9 +99,9 @@ fn to_backend<F: Frame>(frame: &F, packet: &Packet, flow: &mut Flow, now: u64) -
         Ok(ready) => ready,
         Err(verdict) => return verdict,
     };
-    let changing = life::may_change(packet.flags, flow.state);
-    if changing || clock::tick(now) != clock::tick(flow.last_seen) {
-        tend(packet, flow, backend, changing, now);
+    let bits = life::by_client(packet.flags, flow.state) & !flow.state;
+    if bits != 0 || clock::turn(now) != clock::turn(flow.last_seen) {
+        tend(packet, flow, backend, bits, now);
     }
     let streams = observe::streams(frame, packet, &mut flow.http2);
     let passage = frame.passage(packet);
@@ -123,12 +123,11 @@ fn to_backend<F: Frame>(frame: &F, packet: &Packet, flow: &mut Flow, now: u64) -
 
 /// The rare part: the state of both halves, and the other half's life.
 #[inline(always)]
-fn tend(packet: &Packet, flow: &mut Flow, backend: &Backend, changing: bool, now: u64) {
+fn tend(packet: &Packet, flow: &mut Flow, backend: &Backend, bits: u8, now: u64) {
     let reply = pair::reply_of(&packet.tuple, flow, backend, now);
-    if !changing {
+    if bits == 0 {
         return;
     }
-    let bits = life::by_client(packet.flags, flow.state);
     // SAFETY: live map values, both.
     unsafe {
         life::advance(flow, bits);

@@ -4,8 +4,8 @@
 //! context pointer only inside the program's own function.
 
 use aya_ebpf::bindings::bpf_fib_lookup;
-use evenkeel_ebpf::abi::NextHop;
-use evenkeel_ebpf::http2::Work;
+use evenkeel_ebpf::abi::{Http2, NextHop};
+use evenkeel_ebpf::http2::{Segment, Work};
 use evenkeel_ebpf::packet::{
     Bytes, Change, ETHERNET_LENGTH, IPV4_CHECKSUM, IPV4_SOURCE, IPV4_TTL, Packet, TCP_CHECKSUM,
 };
@@ -55,6 +55,8 @@ pub trait Frame: Bytes {
     fn interface(&self) -> u32;
     /// `bpf_fib_lookup` with this hook's context.
     fn fib_lookup(&self, parameters: &mut bpf_fib_lookup) -> i64;
+    /// Runs the frame walker's common case, see `walker`.
+    fn walk_in_step(&self, state: &mut Http2, segment: Segment) -> u32;
     /// Runs a phase of the frame walker.
     fn walk(&self, phase: Phase, work: *mut Work) -> u32;
     /// Handles the ICMP message at `at`.

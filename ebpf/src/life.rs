@@ -15,13 +15,6 @@ use crate::count;
 /// Either side's FIN.
 const FINS: u8 = state::CLIENT_FIN | state::BACKEND_FIN;
 
-/// True if a packet with these flags can change a flow in this state; false for the bulk of packets.
-#[inline(always)]
-pub const fn may_change(flags: u8, present: u8) -> bool {
-    flags & (tcp::FIN | tcp::RST | tcp::SYN) != 0
-        || present & (state::ESTABLISHED | FINS | state::CLOSED) != state::ESTABLISHED
-}
-
 /// The bits that a packet from the client sets.
 #[inline(always)]
 pub const fn by_client(flags: u8, present: u8) -> u8 {

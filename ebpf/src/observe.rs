@@ -111,9 +111,12 @@ fn to_backend(frame: &TcFrame, packet: &Packet) {
     };
     // SAFETY: a live map value; its state is only changed atomically.
     let flow = unsafe { &mut *flow };
-    if life::may_change(packet.flags, flow.state) {
-        let bits = life::local(packet.flags, flow.state, state::CLIENT_FIN);
-        upstream_state(flow, bits | state::ESTABLISHED);
+    let mut bits = life::local(packet.flags, flow.state, state::CLIENT_FIN);
+    if !packet.opens() {
+        bits |= state::ESTABLISHED;
+    }
+    if bits & !flow.state != 0 {
+        upstream_state(flow, bits);
     }
     let streams = streams(frame, packet, &mut flow.http2);
     let passage = frame.passage(packet);

@@ -1,7 +1,7 @@
 //! The two halves of a flow: each finds the other, keeps it alive, and puts it back if it was lost.
 //!
 //! Both maps evict what was looked up longest ago. A one-sided transfer (a long download acknowledged by GRO once a
-//! while, a long upload) must not let the quiet half grow old, so once a tick a packet of one half looks the other up;
+//! while, a long upload) must not let the quiet half grow old, so once a turn of the clock a packet of one half looks the other up;
 //! that lookup is the whole keep-alive.
 
 use aya_ebpf::bindings::BPF_NOEXIST;

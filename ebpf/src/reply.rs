@@ -47,8 +47,8 @@ pub fn reply<F: Frame>(frame: &F, packet: &Packet) -> Option<Verdict> {
         Ok(ready) => ready,
         Err(verdict) => return Some(verdict),
     };
-    let changing = life::may_change(packet.flags, reply.state);
-    if changing || tick != clock::tick(reply.last_seen) {
+    let changing = life::by_backend(packet.flags, reply.state) & !reply.state != 0;
+    if changing || clock::turn(now) != clock::turn(reply.last_seen) {
         tend(packet, reply, service, changing, now);
     }
     let passage = frame.passage(packet);

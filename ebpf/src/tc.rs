@@ -9,15 +9,15 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::programs::TcContext;
 use core::mem::MaybeUninit;
-use evenkeel_ebpf::abi::NextHop;
-use evenkeel_ebpf::http2::Work;
+use evenkeel_ebpf::abi::{Http2, NextHop};
+use evenkeel_ebpf::http2::{Segment, Work};
 use evenkeel_ebpf::packet::{Bytes, ETHERNET_LENGTH, Packet, TCP_CHECKSUM, TCP_LENGTH};
 
 use crate::frame::{
     Changes, Frame, Passage, Refused, Rewrite, Verdict, load, rewrite_in_place, write_ethernet,
 };
 use crate::icmp;
-use crate::walker::{Phase, ek_tc_finish, ek_tc_preface, ek_tc_start, ek_tc_turn};
+use crate::walker::{Phase, ek_tc_finish, ek_tc_in_step, ek_tc_preface, ek_tc_start, ek_tc_turn};
 
 /// `AF_INET`.
 const AF_INET: u32 = 2;
@@ -137,6 +137,16 @@ impl Frame for TcFrame {
                 0,
             )
         }
+    }
+
+    #[inline(always)]
+    fn walk_in_step(&self, state: &mut Http2, segment: Segment) -> u32 {
+        let Segment {
+            offset,
+            length,
+            sequence,
+        } = segment;
+        ek_tc_in_step(self.0.skb.skb, state, offset, length, sequence)
     }
 
     #[inline(always)]

@@ -7,7 +7,7 @@
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use evenkeel_ebpf::abi::Http2;
-use evenkeel_ebpf::http2::{Next, PREFACE, Segment, Walk, Work};
+use evenkeel_ebpf::http2::{IN_STEP, Next, PREFACE, Segment, Walk, Work, walk_in_step};
 
 use crate::frame::Frame;
 use crate::maps::WORK;
@@ -21,6 +21,13 @@ const TURNS: u32 = 1024;
 /// Walks a segment.
 #[inline(always)]
 pub fn walk<F: Frame>(frame: &F, state: &mut Http2, segment: Segment) -> Walk {
+    let opened = frame.walk_in_step(state, segment);
+    if opened != NOT_IN_STEP {
+        return Walk {
+            opened,
+            ..Walk::default()
+        };
+    }
     let Some(work) = WORK.get_ptr_mut(0) else {
         return Walk::default();
     };
@@ -46,6 +53,38 @@ pub fn walk<F: Frame>(frame: &F, state: &mut Http2, segment: Segment) -> Walk {
         (*work).walk
     }
 }
+
+/// What the walk in step returns where it is not one.
+const NOT_IN_STEP: u32 = u32::MAX;
+
+macro_rules! in_step {
+    ($name:ident, $context:ty, $frame:ident($program:ident)) => {
+        /// The common case, which needs no more than the flow's state.
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $name(
+            context: *mut $context,
+            state: *mut Http2,
+            offset: u32,
+            length: u32,
+            sequence: u32,
+        ) -> u32 {
+            // SAFETY: null or the state in a live map value, as `Frame::walk_in_step` passes it.
+            let Some(state) = (unsafe { state.as_mut() }) else {
+                return NOT_IN_STEP;
+            };
+            let frame = $frame($program::new(context));
+            let segment = Segment {
+                offset,
+                length,
+                sequence,
+            };
+            walk_in_step::<IN_STEP, _>(state, &frame, segment).unwrap_or(NOT_IN_STEP)
+        }
+    };
+}
+
+in_step!(ek_xdp_in_step, xdp_md, XdpFrame(XdpContext));
+in_step!(ek_tc_in_step, __sk_buff, TcFrame(TcContext));
 
 /// A phase of the walk.
 #[derive(Clone, Copy)]

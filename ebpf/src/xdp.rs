@@ -6,12 +6,14 @@ use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{bpf_fib_lookup, xdp_action};
 use aya_ebpf::helpers::generated::{bpf_fib_lookup as fib_lookup, bpf_redirect};
 use aya_ebpf::programs::XdpContext;
-use evenkeel_ebpf::abi::NextHop;
-use evenkeel_ebpf::http2::Work;
+use evenkeel_ebpf::abi::{Http2, NextHop};
+use evenkeel_ebpf::http2::{Segment, Work};
 use evenkeel_ebpf::packet::{Bytes, Packet, TCP_CHECKSUM};
 
 use crate::frame::{Frame, Passage, Refused, Rewrite, Verdict, load, opaque, rewrite_in_place};
-use crate::walker::{Phase, ek_xdp_finish, ek_xdp_preface, ek_xdp_start, ek_xdp_turn};
+use crate::walker::{
+    Phase, ek_xdp_finish, ek_xdp_in_step, ek_xdp_preface, ek_xdp_start, ek_xdp_turn,
+};
 
 pub struct XdpFrame(pub XdpContext);
 
@@ -59,6 +61,16 @@ impl Frame for XdpFrame {
                 0,
             )
         }
+    }
+
+    #[inline(always)]
+    fn walk_in_step(&self, state: &mut Http2, segment: Segment) -> u32 {
+        let Segment {
+            offset,
+            length,
+            sequence,
+        } = segment;
+        ek_xdp_in_step(self.0.ctx, state, offset, length, sequence)
     }
 
     #[inline(always)]

@@ -75,8 +75,6 @@ pub fn run(backend: Ipv4Addr, packets: u32) -> Result<Report, DatapathError> {
         return Err(DatapathError::NotPermitted);
     }
     let mut ebpf = EbpfLoader::new()
-        .map_max_entries("FLOWS", 2 * LARGE)
-        .map_max_entries("REPLIES", 2 * LARGE)
         .load(object::bytes()?)
         .map_err(|error| DatapathError::Load(Box::new(error)))?;
     let mut maps = Maps::take(&mut ebpf)?;
