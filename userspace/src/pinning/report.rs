@@ -138,7 +138,7 @@ impl ServicePinning {
             flows,
             hot_factor: skew::hot_factor(&loads),
             fairness: skew::fairness(&loads),
-            flow_floor: skew::flow_floor(&per_flow, &loads),
+            flow_floor: skew::flow_floor(&per_flow, streams, &loads),
             backends: backends
                 .into_iter()
                 .map(|backend| BackendShare {

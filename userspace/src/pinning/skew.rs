@@ -42,10 +42,11 @@ pub fn share(part: u64, whole: u64) -> f64 {
 }
 
 /// The hot factor that no balancing of *flows* can beat: a flow lands whole on one backend, so even if the heaviest
-/// flow had the heaviest backend for itself, that backend's load is at least that flow's. `None` without streams.
+/// flow had the heaviest backend for itself, that backend's load is at least that flow's. `total` is all streams of the
+/// service, those of flows that have ended and are not listed included. `None` without streams.
 #[must_use]
-pub fn flow_floor(streams_per_flow: &[u64], loads: &[Load]) -> Option<f64> {
-    let total: u64 = streams_per_flow.iter().sum();
+pub fn flow_floor(streams_per_flow: &[u64], total: u64, loads: &[Load]) -> Option<f64> {
+    let total = total.max(streams_per_flow.iter().sum());
     let heaviest = streams_per_flow.iter().max()?;
     let weights: u64 = loads.iter().map(|load| u64::from(load.weight)).sum();
     let widest = loads.iter().map(|load| load.weight).max()?;
@@ -95,7 +96,7 @@ mod tests {
     fn nothing_measured_is_not_balanced() {
         assert_eq!(hot_factor(&[]), None);
         assert_eq!(fairness(&equal(&[0, 0])), None);
-        assert_eq!(flow_floor(&[], &equal(&[0, 0])), None);
+        assert_eq!(flow_floor(&[], 0, &equal(&[0, 0])), None);
         assert!(share(0, 0).abs() < f64::EPSILON);
     }
 
@@ -104,14 +105,14 @@ mod tests {
         let loads = equal(&[0, 400, 0, 0]);
         assert!(close(hot_factor(&loads), 4.0));
         assert!(close(fairness(&loads), 0.25));
-        assert!(close(flow_floor(&[400], &loads), 4.0));
+        assert!(close(flow_floor(&[400], 400, &loads), 4.0));
     }
 
     #[test]
     fn one_backend_is_always_balanced() {
         assert!(close(hot_factor(&equal(&[7])), 1.0));
         assert!(close(fairness(&equal(&[7])), 1.0));
-        assert!(close(flow_floor(&[7], &equal(&[7])), 1.0));
+        assert!(close(flow_floor(&[7], 7, &equal(&[7])), 1.0));
     }
 
     #[test]
@@ -123,8 +124,10 @@ mod tests {
 
     #[test]
     fn the_floor_of_many_small_flows_is_one() {
-        assert!(close(flow_floor(&[1; 100], &equal(&[40, 60])), 1.0));
-        assert!(close(flow_floor(&[75, 25], &equal(&[75, 25])), 1.5));
+        assert!(close(flow_floor(&[1; 100], 100, &equal(&[40, 60])), 1.0));
+        assert!(close(flow_floor(&[75, 25], 100, &equal(&[75, 25])), 1.5));
+        // One flow is left of a thousand that carried a stream each.
+        assert!(close(flow_floor(&[1], 1000, &equal(&[500, 500])), 1.0));
     }
 
     proptest! {
@@ -149,7 +152,7 @@ mod tests {
                 streams[*backend] += count;
             }
             let loads = equal(&streams);
-            let floor = flow_floor(&flows.iter().map(|(count, _)| *count).collect::<Vec<_>>(), &loads);
+            let floor = flow_floor(&flows.iter().map(|(count, _)| *count).collect::<Vec<_>>(), 0, &loads);
             prop_assert!(hot_factor(&loads) >= floor.map(|floor| floor - 1e-9));
         }
     }
