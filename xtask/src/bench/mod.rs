@@ -5,6 +5,7 @@
 //!
 //! To add a benchmark: a module with a `run`, and a line in [`BENCHES`].
 
+mod datapath;
 mod host;
 mod l4;
 
@@ -28,11 +29,18 @@ struct Bench {
     run: fn() -> Result<()>,
 }
 
-static BENCHES: &[Bench] = &[Bench {
-    name: "l4",
-    about: "CPU of the whole host per request: evenkeel nat, nftables DNAT, no balancer",
-    run: l4::run,
-}];
+static BENCHES: &[Bench] = &[
+    Bench {
+        name: "datapath",
+        about: "time of the XDP program per packet: established, new and unrelated flows; a million flows",
+        run: datapath::run,
+    },
+    Bench {
+        name: "l4",
+        about: "CPU of the whole host per request: evenkeel nat, nftables DNAT, no balancer",
+        run: l4::run,
+    },
+];
 
 /// Runs the benchmarks called `names`, or all.
 pub fn run(names: &[String]) -> Result<()> {
