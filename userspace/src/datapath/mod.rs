@@ -188,7 +188,7 @@ impl Datapath {
             services: indexes.services.occupied().count(),
             backends: indexes.backends.occupied().count(),
         };
-        let datapath = Self {
+        let mut datapath = Self {
             ebpf,
             maps,
             pins,
@@ -204,6 +204,9 @@ impl Datapath {
             swept_turnover: (0, 0),
             sweep_again: true,
         };
+        if adopted {
+            datapath.forget_proxy()?;
+        }
         Ok((datapath, found))
     }
 

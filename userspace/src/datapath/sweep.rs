@@ -77,6 +77,30 @@ impl Datapath {
         Ok(report)
     }
 
+    /// Removes the flows of a proxy that is no more: its sockets ended with its process, so they carry nothing, and as
+    /// the process died without a word nothing else would close them.
+    pub(super) fn forget_proxy(&mut self) -> Result<(), DatapathError> {
+        let mut ended = Vec::new();
+        read(&self.maps.flows, "FLOWS", |key, flow: Flow| {
+            if flow.flags & flag::LOCAL != 0 {
+                ended.push(key);
+            }
+        })?;
+        for key in &ended {
+            // Gone already is as good.
+            let _ = self.maps.flows.remove(key);
+        }
+        let mut ended = Vec::new();
+        read(&self.maps.upstreams, "UPSTREAMS", |key, _: Flow| {
+            ended.push(key);
+        })?;
+        for key in &ended {
+            // As above.
+            let _ = self.maps.upstreams.remove(key);
+        }
+        Ok(())
+    }
+
     fn retired(&self) -> bool {
         self.indexes.services.occupied().any(|(.., live)| !live)
             || self.indexes.backends.occupied().any(|(.., live)| !live)

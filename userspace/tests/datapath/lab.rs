@@ -2,12 +2,14 @@
 
 use std::error::Error;
 use std::fs;
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use evenkeel::datapath::{
     BackendEntry, Datapath, DatapathError, Forwarding, HookChoice, InterfaceSpec, Mode, Options,
@@ -222,4 +224,41 @@ pub fn dump(lab: &Lab, map: &str) -> String {
         "bpftool",
         &["map", "dump", "pinned", &path.display().to_string()],
     )
+}
+
+/// A connection from the peer over the service to a backend at the peer; echoes what is asked for.
+pub struct Echo {
+    pub client: TcpStream,
+    pub backend: TcpStream,
+}
+
+impl Echo {
+    pub fn connect(lab: &Lab) -> Self {
+        let work = || {
+            let listener = TcpListener::bind("10.77.0.2:8080").expect("the backend's address");
+            let client = TcpStream::connect("10.77.1.1:80").expect("the service answers");
+            let (backend, _) = listener.accept().expect("the backend was chosen");
+            for stream in [&client, &backend] {
+                stream
+                    .set_read_timeout(Some(Duration::from_secs(10)))
+                    .expect("a timeout");
+            }
+            Self { client, backend }
+        };
+        lab.at_peer(work).join().expect("connected")
+    }
+
+    pub fn exchange(&mut self) {
+        let mut word = [0; 4];
+        self.client.write_all(b"ping").expect("sent");
+        self.backend.read_exact(&mut word).expect("forwarded");
+        assert_eq!(&word, b"ping");
+        self.backend.write_all(b"pong").expect("sent");
+        self.client.read_exact(&mut word).expect("returned");
+        assert_eq!(&word, b"pong");
+    }
+}
+
+pub fn echo_service() -> ServiceTable {
+    service("10.77.1.1:80", &["10.77.0.2:8080"])
 }
