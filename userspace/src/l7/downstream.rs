@@ -7,7 +7,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -24,6 +24,10 @@ use super::worker::{Registered, View, Worker};
 
 /// Turns of one poll; then other connections get their chance.
 const TURNS: usize = 16;
+
+/// How long, and for how many reads, a client that was told to calm down may take to hear it.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+const LAST_READS: u32 = 256;
 
 /// What the streams of a connection share.
 pub struct Client {
@@ -87,6 +91,11 @@ pub async fn serve(
     };
     poll_fn(|cx| downstream.poll(cx)).await;
     downstream.count_bytes();
+    if downstream.leaving == Leaving::Abruptly {
+        let client = downstream.client.clone();
+        drop(downstream);
+        let _ = tokio::time::timeout(LAST_WORDS, client.io.discard(LAST_READS)).await;
+    }
 }
 
 // === impl Downstream ===

@@ -12,6 +12,7 @@
 //! whenever `h2` does).
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -97,6 +98,24 @@ impl Io {
             unsent.clear();
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Reads and throws away what the peer still sends, up to `most` reads: closing a socket with unread bytes resets the
+    /// connection, and the peer would lose our last words.
+    pub async fn discard(&self, most: u32) {
+        for _ in 0..most {
+            let read = poll_fn(|cx| {
+                SCRATCH.with_borrow_mut(|scratch| {
+                    let mut read = ReadBuf::new(scratch);
+                    let mut socket = self.0.socket.borrow_mut();
+                    ready!(Pin::new(&mut *socket).poll_read(cx, &mut read))?;
+                    Poll::Ready(io::Result::Ok(read.filled().len()))
+                })
+            });
+            if !matches!(read.await, Ok(1..)) {
+                return;
+            }
+        }
     }
 
     /// Bytes received and sent so far.

@@ -1,0 +1,121 @@
+//! Going away without losing a stream.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use evenkeel::l7::Policy;
+use http::{Response, StatusCode};
+use tokio::sync::watch;
+
+use crate::support::*;
+
+/// A backend that answers once it is released.
+async fn held() -> (Backend, watch::Sender<bool>) {
+    let (release, released) = watch::channel(false);
+    let backend = Backend::start(move |(_, mut respond)| {
+        let mut released = released.clone();
+        async move {
+            let _ = released.wait_for(|released| *released).await;
+            let _: Result<h2::SendStream<Bytes>, _> =
+                respond.send_response(Response::new(()), true);
+        }
+    })
+    .await;
+    (backend, release)
+}
+
+#[tokio::test]
+async fn streams_under_way_are_served_before_the_connection_ends() {
+    within(async {
+        let (backend, release) = held().await;
+        let (proxy, address) = proxy(&[backend.address]);
+        let (mut client, connection) = client_with(&h2::client::Builder::new(), address).await;
+        let (response, _) = send(&mut client, get("/"), true).await;
+        until(|| backend.streams() == 1).await;
+        proxy.drain(address);
+        // The client learns of it, and opens no more.
+        while client.clone().ready().await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        release.send(true).expect("release");
+        assert_eq!(response.await.expect("response").status(), StatusCode::OK);
+        connection.await.expect("task").expect("no error");
+        until(|| proxy.stats().connections == 0).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn only_the_drained_service_is_asked_to_go() {
+    within(async {
+        let backend = Backend::named("a").await;
+        let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        let proxy = evenkeel::l7::Proxy::start(one_worker(), &[any, any]).expect("start");
+        let addresses = proxy.local_addrs();
+        let services = addresses
+            .iter()
+            .map(|address| service(*address, Policy::RoundRobin, &[backend.address]));
+        proxy.update(services.collect());
+        let (mut stays, _task) = client_with(&h2::client::Builder::new(), addresses[0]).await;
+        let (mut goes, gone) = client_with(&h2::client::Builder::new(), addresses[1]).await;
+        fetch(&mut stays, get("/")).await.expect("response");
+        fetch(&mut goes, get("/")).await.expect("response");
+        proxy.drain(addresses[1]);
+        gone.await.expect("task").expect("no error");
+        fetch(&mut stays, get("/")).await.expect("response");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn shutdown_waits_for_streams_under_way() {
+    within(async {
+        let (backend, release) = held().await;
+        let (proxy, address) = proxy(&[backend.address]);
+        let mut client = client(address).await;
+        let (response, _) = send(&mut client, get("/"), true).await;
+        until(|| backend.streams() == 1).await;
+        let stopping = tokio::task::spawn_blocking(move || proxy.shutdown(Duration::from_secs(30)));
+        while client.clone().ready().await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        release.send(true).expect("release");
+        assert_eq!(response.await.expect("response").status(), StatusCode::OK);
+        stopping.await.expect("shutdown");
+        assert!(tokio::net::TcpStream::connect(address).await.is_err());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn shutdown_ends_after_the_grace() {
+    within(async {
+        let (backend, _release) = held().await;
+        let (proxy, address) = proxy(&[backend.address]);
+        let (response, _) = send(&mut client(address).await, get("/"), true).await;
+        until(|| backend.streams() == 1).await;
+        let stopping =
+            tokio::task::spawn_blocking(move || proxy.shutdown(Duration::from_millis(50)));
+        response.await.expect_err("closed");
+        stopping.await.expect("shutdown");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn old_connections_follow_a_new_table() {
+    within(async {
+        let (a, b) = (Backend::named("a").await, Backend::named("b").await);
+        let (proxy, address) = proxy(&[a.address]);
+        let mut client = client(address).await;
+        let response = fetch(&mut client, get("/")).await.expect("response");
+        assert_eq!(response.headers()["backend"], "a");
+        proxy.update(vec![service(address, Policy::P2c, &[b.address])]);
+        let response = fetch(&mut client, get("/")).await.expect("response");
+        assert_eq!(response.headers()["backend"], "b");
+        proxy.update(Vec::new());
+        let response = fetch(&mut client, get("/")).await.expect("response");
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    })
+    .await;
+}
