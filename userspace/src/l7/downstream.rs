@@ -135,7 +135,11 @@ impl Downstream {
             loop {
                 match self.connection.poll_accept(cx) {
                     Poll::Ready(Some(Ok((request, respond)))) => self.open(request, respond),
-                    Poll::Ready(Some(Err(_)) | None) => return true,
+                    Poll::Ready(Some(Err(error))) => {
+                        self.note(&error);
+                        return true;
+                    }
+                    Poll::Ready(None) => return true,
                     Poll::Pending => break,
                 }
             }
@@ -151,6 +155,16 @@ impl Downstream {
         }
         cx.waker().wake_by_ref();
         false
+    }
+
+    /// `h2` ended the connection: it has its own limits for floods, and told the client.
+    fn note(&mut self, error: &h2::Error) {
+        if error.is_library() && self.leaving != Leaving::Abruptly {
+            self.leaving = Leaving::Abruptly;
+            if error.reason() == Some(Reason::ENHANCE_YOUR_CALM) {
+                self.view.counters().floods.add(1);
+            }
+        }
     }
 
     fn open(&mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {

@@ -133,13 +133,13 @@ impl Exchange {
             self.reset_client(reason);
             return Poll::Ready(());
         }
-        if let Poll::Ready(reason) = self.client_reset(cx) {
-            self.abandon(reason);
-            return Poll::Ready(());
-        }
         loop {
-            if self.opened().is_none() && !ready!(self.open(cx)) {
-                return Poll::Ready(());
+            if self.opened().is_none() {
+                match self.open(cx) {
+                    Poll::Ready(true) => {}
+                    Poll::Ready(false) => return Poll::Ready(()),
+                    Poll::Pending => break,
+                }
             }
             if self.upload(cx).is_ready() {
                 return Poll::Ready(());
@@ -148,9 +148,13 @@ impl Exchange {
                 // Refused: open again.
                 Poll::Ready(true) => {}
                 Poll::Ready(false) => return Poll::Ready(()),
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => break,
             }
         }
+        // Last, so that an exchange that is done by now need not ask.
+        let reason = ready!(self.client_reset(cx));
+        self.abandon(reason);
+        Poll::Ready(())
     }
 
     fn opened(&mut self) -> Option<&mut Opened> {
@@ -348,10 +352,7 @@ impl Exchange {
                 self.part(Reason::INTERNAL_ERROR, cx)
             }
             // The client has gone, which `client_reset` sees next.
-            Pumped::Refused => {
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }
+            Pumped::Refused => Poll::Pending,
         }
     }
 

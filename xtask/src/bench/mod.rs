@@ -8,6 +8,7 @@
 mod datapath;
 mod host;
 mod l4;
+mod l7;
 
 use anyhow::{Result, bail, ensure};
 
@@ -39,6 +40,11 @@ static BENCHES: &[Bench] = &[
         name: "l4",
         about: "CPU of the whole host per request: evenkeel nat, nftables DNAT, no balancer",
         run: l4::run,
+    },
+    Bench {
+        name: "l7",
+        about: "CPU of the proxy per request, and p99: evenkeel and HAProxy, h2 to h2, one core each",
+        run: l7::run,
     },
 ];
 
