@@ -272,6 +272,29 @@ fn l7_is_refused_where_connections_would_not_reach_the_proxy() {
 }
 
 #[test]
+fn figures_that_cannot_be_told_apart_are_said_to_be_incomplete() {
+    let (directory, fake) = (Directory::new("shared"), Fake::default());
+    let text = two_services(&directory.0).replace("10.0.2.1:80", "10.0.1.1:80");
+    let mut state = state(&directory, &fake, &text);
+    let now = Instant::now();
+    state.tick(now);
+    assert_eq!(
+        state.warnings().count(),
+        0,
+        "at l4 every flow has its service"
+    );
+    state.set_mode("echo", mode(Mode::L7)).expect("switched");
+    state.tick(now + Duration::from_secs(60));
+    let warnings: Vec<&str> = state.warnings().collect();
+    assert_eq!(
+        warnings,
+        [
+            "figures are incomplete: backend 10.0.1.1:80 serves echo and other, and streams that the proxy sends it are counted for one of them only"
+        ]
+    );
+}
+
+#[test]
 fn a_clean_stop_takes_the_data_path_off_unless_it_is_kept() {
     for (keep, last) in [(false, "kernel detached"), (true, "proxy stopped")] {
         let (directory, fake) = (Directory::new("stop"), Fake::default());

@@ -59,7 +59,7 @@ impl State {
                 .sum(),
             events: snapshot.events.into_iter().collect(),
             proxy: Some(self.streams.figures()),
-            warnings: self.warnings.values().cloned().collect(),
+            warnings: self.warnings().map(str::to_owned).collect(),
         })
     }
 

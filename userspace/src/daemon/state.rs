@@ -101,6 +101,11 @@ impl State {
         }
     }
 
+    /// Why a part of the daemon does not work as configured.
+    pub fn warnings(&self) -> impl Iterator<Item = &str> {
+        self.warnings.values().map(String::as_str)
+    }
+
     /// Ends: the proxy gets `grace`, the data path goes unless it is to be kept.
     ///
     /// # Errors

@@ -21,6 +21,7 @@ const WARM_EVERY: Duration = Duration::from_secs(10);
 pub(super) struct Periodic {
     sweep: Instant,
     warm: Instant,
+    shared: Instant,
     auto: Instant,
     /// Counters at the last decision on `auto`.
     before: Option<Snapshot>,
@@ -32,6 +33,7 @@ impl Periodic {
         Self {
             sweep: now,
             warm: now,
+            shared: now,
             auto: now,
             before: None,
             controllers: HashMap::new(),
@@ -63,6 +65,11 @@ impl State {
                 "a service of mode l7 is not served",
                 reached.map_err(PlaneError),
             );
+        }
+        if now >= self.periodic.shared {
+            self.periodic.shared = now + WARM_EVERY;
+            let apart = shared_backend(&self.services).map_or(Ok(()), |why| Err(PlaneError(why)));
+            self.note("shared", "figures are incomplete", apart);
         }
         if now >= self.periodic.auto {
             self.periodic.auto = now + self.config.auto.interval;
@@ -163,6 +170,28 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// A service of mode `l7` that shares a backend with another service. The kernel sees the proxy's connections to that
+/// backend, but not for which service they are.
+fn shared_backend(services: &[ServiceView]) -> Option<String> {
+    let serves = |service: &ServiceView, address| {
+        let mut backends = service.backends.iter();
+        backends.any(|backend| backend.address == address)
+    };
+    for service in services.iter().filter(|service| service.mode == Mode::L7) {
+        for backend in &service.backends {
+            let address = backend.address;
+            let mut others = services.iter().filter(|other| other.name != service.name);
+            if let Some(other) = others.find(|other| serves(other, address)) {
+                return Some(format!(
+                    "backend {address} serves {} and {}, and streams that the proxy sends it are counted for one of them only",
+                    service.name, other.name
+                ));
+            }
+        }
+    }
+    None
 }
 
 /// What happened to a service between two snapshots.
