@@ -8,26 +8,16 @@ use std::time::Duration;
 use evenkeel_ebpf::abi;
 use serde::{Deserialize, Serialize};
 
-/// Where packets are taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Hook {
-    /// In the driver, before the kernel made a packet of it; the fast path of real NICs. TC finishes what XDP passes.
-    Xdp,
-    /// At the entry of the network stack; keeps GSO and GRO packets whole.
-    Tc,
-}
-
 /// Which hook is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HookChoice {
-    /// XDP on a physical interface whose driver has native XDP, else TC.
+    /// XDP (and TC) on a physical interface whose driver has native XDP, else TC.
     #[default]
     Auto,
-    /// XDP (and TC for what XDP cannot finish), or an error.
+    /// XDP, the fast path, and TC for what XDP cannot finish; or an error.
     Xdp,
-    /// TC only.
+    /// TC only: it keeps GSO and GRO packets whole.
     Tc,
 }
 

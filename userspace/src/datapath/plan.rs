@@ -4,11 +4,11 @@ use std::collections::HashSet;
 
 use evenkeel_ebpf::abi::{self, Backend, PROTOCOL_TCP, Service, ServiceKey};
 
-use super::address::{address_of, key_of};
+use super::address::key_of;
 use super::maps::Maps;
 use super::nat::{self, Pool};
 use super::slots::Slots;
-use super::{DatapathError, Forwarding, Mode, ServiceTable};
+use super::{BackendEntry, DatapathError, Forwarding, Mode, ServiceTable};
 
 /// What a backend index stands for. Forwarding is part of it: a flow keeps the kind it began with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -130,10 +130,7 @@ pub(super) fn plan(
         .collect()
 }
 
-pub(super) fn plan_service(
-    table: &ServiceTable,
-    indexes: &mut Indexes,
-) -> Result<Planned, DatapathError> {
+fn plan_service(table: &ServiceTable, indexes: &mut Indexes) -> Result<Planned, DatapathError> {
     let key = key_of(table.address, table.protocol);
     let limit = indexes.services.limit();
     let claim = indexes
@@ -163,46 +160,55 @@ pub(super) fn plan_service(
         backends: Vec::with_capacity(table.backends.len()),
     };
     for backend in &table.backends {
-        let address = key_of(backend.address, table.protocol);
-        let id = BackendId {
-            service: claim.index,
-            address,
-            forwarding,
-        };
-        let limit = indexes.backends.limit();
-        let slot = indexes
-            .backends
-            .claim(id)
-            .map_err(|_| DatapathError::NoSlot {
-                what: "backend",
-                limit,
-            })?;
-        let sources = match table.forwarding {
-            Forwarding::Nat => nat::sources(backend)?,
-            Forwarding::Dnat => Vec::new(),
-        };
-        let (nat_first, nat_count) =
-            indexes
-                .sources
-                .claim(&sources)
-                .ok_or(DatapathError::NatSourcesFull {
-                    limit: abi::MAX_NAT_SOURCES,
-                })?;
-        planned.backends.push(PlannedBackend {
-            index: slot.index,
-            fresh: slot.fresh,
-            weight: backend.weight,
-            value: Backend {
-                address: address_of(backend.address.ip()),
-                port: backend.address.port().to_be(),
-                nat_first,
-                nat_count,
-                forwarding,
-                used: 1,
-                service: claim.index,
-                reserved: [0; 3],
-            },
-        });
+        let backend = plan_backend(table, backend, &planned.value, indexes)?;
+        planned.backends.push(backend);
     }
     Ok(planned)
+}
+
+fn plan_backend(
+    table: &ServiceTable,
+    backend: &BackendEntry,
+    service: &Service,
+    indexes: &mut Indexes,
+) -> Result<PlannedBackend, DatapathError> {
+    let id = BackendId {
+        service: service.index,
+        address: key_of(backend.address, table.protocol),
+        forwarding: service.forwarding,
+    };
+    let limit = indexes.backends.limit();
+    let claim = indexes
+        .backends
+        .claim(id)
+        .map_err(|_| DatapathError::NoSlot {
+            what: "backend",
+            limit,
+        })?;
+    let sources = match table.forwarding {
+        Forwarding::Nat => nat::sources(backend)?,
+        Forwarding::Dnat => Vec::new(),
+    };
+    let (nat_first, nat_count) =
+        indexes
+            .sources
+            .claim(&sources)
+            .ok_or(DatapathError::NatSourcesFull {
+                limit: abi::MAX_NAT_SOURCES,
+            })?;
+    Ok(PlannedBackend {
+        index: claim.index,
+        fresh: claim.fresh,
+        weight: backend.weight,
+        value: Backend {
+            address: id.address.address,
+            port: id.address.port,
+            nat_first,
+            nat_count,
+            forwarding: service.forwarding,
+            used: 1,
+            service: service.index,
+            reserved: [0; 3],
+        },
+    })
 }
