@@ -384,10 +384,10 @@ pub struct Settings {
     pub nat_port_last: u16,
     /// Non-zero: count streams.
     pub count_streams: u32,
-    /// How long a closed flow keeps its NAT port, ns.
+    /// How long a closed flow stays in the flow table, and keeps its NAT port when ports are scarce, ns.
     pub closed_hold: u64,
-    /// Zero.
-    pub reserved: u64,
+    /// How long a closed flow keeps its NAT port while there are others, ns.
+    pub port_hold: u64,
 }
 
 /// Entries of `EVENTS` (per CPU `u64`): every drop, and every pass that somebody may want to know of, by reason.

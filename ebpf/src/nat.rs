@@ -14,6 +14,10 @@ use crate::maps::{NAT_SOURCES, REPLIES};
 
 /// Ports that are tried for one flow: at 90 % full, one flow in 29 finds none (0.9^32).
 const TRIES: u32 = 32;
+/// Of these, the tries that leave a closed flow its port for `port_hold`. The backend remembers a connection that it
+/// closed first (TIME-WAIT, RFC 9293 section 3.6.1), and may answer a new one from the same port with an ACK of the
+/// old: the client resets that and tries again, up to a second later. Only where ports are scarce is that the lesser evil.
+const PATIENT_TRIES: u32 = 24;
 
 /// Claims the reply half `reply` for a flow with this `hash`. `key` comes with the backend as source and the client
 /// as destination, and leaves with the NAT source and port as destination where there is NAT.
@@ -39,9 +43,14 @@ pub fn claim(
     key.destination = *NAT_SOURCES.get(index.into())?;
     reply.nat_source = index;
     let mut ports = Ports::new(hash, settings.nat_port_first, settings.nat_port_last)?;
-    for _ in 0..TRIES {
+    for tried in 0..TRIES {
         key.destination_port = ports.advance().to_be();
-        if try_one(key, reply, settings.closed_hold) {
+        let hold = if tried < PATIENT_TRIES {
+            settings.port_hold
+        } else {
+            settings.closed_hold
+        };
+        if try_one(key, reply, hold) {
             return Some(index);
         }
     }

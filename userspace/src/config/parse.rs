@@ -160,12 +160,8 @@ fn flows<'a>(reader: &mut Reader<'a>, root: &Section<'a>) -> Flows {
     if let Some(found) = reader.optional(&section, "max", &max) {
         flows.max = u32::try_from(found.value).unwrap_or(flows.max);
     }
-    let hold = Kind {
-        allowed: "a duration from \"0s\" to \"1h\", such as \"500ms\" or \"1s\"",
-        read: &values::duration(Duration::ZERO..=Duration::from_secs(3600)),
-    };
-    if let Some(found) = reader.optional(&section, "closed_hold", &hold) {
-        flows.closed_hold = found.value;
+    if let Some(held) = hold(reader, &section, "closed_hold") {
+        flows.closed_hold = held;
     }
     let truth = Kind {
         allowed: "true, false",
@@ -182,7 +178,7 @@ fn nat<'a>(reader: &mut Reader<'a>, root: &Section<'a>, lines: &mut Lines) -> Na
     let Some(section) = reader.table(root, "nat") else {
         return nat;
     };
-    reader.only(&section, &["ports", "addresses"]);
+    reader.only(&section, &["ports", "addresses", "port_hold"]);
     let ports = Kind {
         allowed: "a range of at least 16 ports within 1024-65535, such as \"10240-32767\"",
         read: &values::ports,
@@ -198,7 +194,21 @@ fn nat<'a>(reader: &mut Reader<'a>, root: &Section<'a>, lines: &mut Lines) -> Na
     if let Some(found) = reader.optional(&section, "addresses", &addresses) {
         nat.addresses = found.value;
     }
+    if let Some(held) = hold(reader, &section, "port_hold") {
+        nat.port_hold = held;
+    }
     nat
+}
+
+/// How long something of a closed flow is kept.
+fn hold<'a>(reader: &mut Reader<'a>, section: &Section<'a>, key: &str) -> Option<Duration> {
+    let kind = Kind {
+        allowed: "a duration from \"0s\" to \"1h\", such as \"500ms\" or \"1s\"",
+        read: &values::duration(Duration::ZERO..=Duration::from_secs(3600)),
+    };
+    reader
+        .optional(section, key, &kind)
+        .map(|found| found.value)
 }
 
 fn limits<'a>(reader: &mut Reader<'a>, root: &Section<'a>) -> Sizes {

@@ -165,7 +165,7 @@ pub struct Interface {
 pub struct Flows {
     /// Size of the flow table.
     pub max: u32,
-    /// How long a closed flow keeps its NAT port.
+    /// How long a closed flow stays in the table, and keeps its NAT port where ports are scarce.
     pub closed_hold: Duration,
     /// Whether HTTP/2 streams are counted.
     pub count_streams: bool,
@@ -188,6 +188,8 @@ pub struct Nat {
     pub ports: RangeInclusive<u16>,
     /// Addresses that NAT uses as source; empty: the host's own towards each backend.
     pub addresses: Vec<Ipv4Addr>,
+    /// How long a closed flow keeps its NAT port while there are others: the backend may remember the connection.
+    pub port_hold: Duration,
 }
 
 impl Default for Nat {
@@ -195,6 +197,8 @@ impl Default for Nat {
         Self {
             ports: 10_240..=32_767,
             addresses: Vec::new(),
+            // TCP_TIMEWAIT_LEN of Linux (include/net/tcp.h).
+            port_hold: Duration::from_secs(60),
         }
     }
 }

@@ -47,6 +47,7 @@ pub(super) fn options(config: &Config) -> Options {
         max_services: config.limits.services,
         nat_ports: config.nat.ports.clone(),
         closed_hold: config.flows.closed_hold,
+        port_hold: config.nat.port_hold,
         count_streams: config.flows.count_streams,
         tc_attach: TcAttach::Auto,
     }

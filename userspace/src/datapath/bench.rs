@@ -294,7 +294,7 @@ fn fill(maps: &mut Maps, backend: Ipv4Addr) -> Result<(), DatapathError> {
         nat_port_last: 32_767,
         count_streams: 1,
         closed_hold: 1_000_000_000,
-        reserved: 0,
+        port_hold: 60_000_000_000,
     };
     maps.settings
         .set(0, settings, 0)

@@ -145,7 +145,7 @@ impl Datapath {
             nat_port_last: *options.nat_ports.end(),
             count_streams: options.count_streams.into(),
             closed_hold: u64::try_from(options.closed_hold.as_nanos()).unwrap_or(u64::MAX),
-            reserved: 0,
+            port_hold: u64::try_from(options.port_hold.as_nanos()).unwrap_or(u64::MAX),
         };
         maps.settings.set(0, settings, 0).map_err(wrong)?;
         Ok((ebpf, maps, settings))

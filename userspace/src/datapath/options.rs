@@ -69,8 +69,10 @@ pub struct Options {
     pub max_services: u32,
     /// Ports that NAT uses; must not overlap `net.ipv4.ip_local_port_range`.
     pub nat_ports: RangeInclusive<u16>,
-    /// How long a closed flow keeps its NAT port.
+    /// How long a closed flow stays in the table, and keeps its NAT port where ports are scarce.
     pub closed_hold: Duration,
+    /// How long a closed flow keeps its NAT port while there are others.
+    pub port_hold: Duration,
     /// Whether HTTP/2 streams are counted.
     pub count_streams: bool,
     /// How TC programs are attached.
@@ -87,6 +89,8 @@ impl Default for Options {
             max_services: abi::DEFAULT_MAX_SERVICES,
             nat_ports: 10_240..=32_767,
             closed_hold: Duration::from_secs(1),
+            // TCP_TIMEWAIT_LEN of Linux (include/net/tcp.h): the backend may remember the connection for so long.
+            port_hold: Duration::from_secs(60),
             count_streams: true,
             tc_attach: TcAttach::Auto,
         }

@@ -41,7 +41,8 @@ struct References {
 }
 
 impl Datapath {
-    /// Removes flows that have been closed for `closed_hold`, both halves, and frees what nothing refers to any more.
+    /// Removes flows that have been closed for `closed_hold`, their reply halves (which are the claims of the NAT
+    /// ports) once they have been for `port_hold`, and frees what nothing refers to any more.
     /// Cheap when nothing closed: call it about once a second.
     pub fn sweep(&mut self) -> Result<SweepReport, DatapathError> {
         if !self.sourceless.is_empty() {
@@ -55,14 +56,17 @@ impl Datapath {
         if quiet || self.next_scan.is_some_and(|next| start < next) {
             return Ok(SweepReport::default());
         }
-        let hold = u64::try_from(self.options.closed_hold.as_nanos()).unwrap_or(u64::MAX);
-        let limit = now().saturating_sub(hold);
+        let before = |hold: Duration| {
+            now().saturating_sub(u64::try_from(hold.as_nanos()).unwrap_or(u64::MAX))
+        };
+        let limit = before(self.options.closed_hold);
+        let port_limit = before(self.options.port_hold.max(self.options.closed_hold));
         let mut report = SweepReport {
             scanned: true,
             ..SweepReport::default()
         };
         let flows = sweep_map(&mut self.maps.flows, "FLOWS", limit)?;
-        let replies = sweep_map(&mut self.maps.replies, "REPLIES", limit)?;
+        let replies = sweep_map(&mut self.maps.replies, "REPLIES", port_limit)?;
         let upstreams = sweep_map(&mut self.maps.upstreams, "UPSTREAMS", limit)?;
         report.flows = flows.kept;
         report.removed = flows.removed + upstreams.removed;

@@ -132,6 +132,7 @@ fn a_removed_service_keeps_its_flows_until_they_end_and_the_sweep_frees_them() {
     let lab = Lab::new();
     let mut datapath = open(&Options {
         closed_hold: Duration::ZERO,
+        port_hold: Duration::ZERO,
         ..lab.options()
     });
     datapath.apply(&[echo_service()]).expect("a valid table");
