@@ -24,11 +24,6 @@ const BACKENDS: usize = 4;
 /// Services, and their backends, listen on this port plus the scene's index.
 const FIRST_PORT: u16 = 50_051;
 
-/// As long as the backends keep a closed connection in TIME_WAIT: within that time a NAT port that is given to another
-/// client meets the old connection, whose answer costs the new one a second SYN (RFC 9293, 3.10.7.4), and a SYN is
-/// what the data path counts a flow by.
-const HOLD: &str = "[flows]\nclosed_hold = \"60s\"\n";
-
 /// Seconds without any answer after which a run is given up.
 const PATIENCE: u32 = 5;
 
@@ -57,7 +52,7 @@ impl Stage {
             })
             .collect::<Result<Vec<_>>>()?;
         let interfaces = Interface::all(&lab, "tc", "native");
-        let daemon = Daemon::start(&lab, &lab::render(&lab, &interfaces, &services, HOLD))?;
+        let daemon = Daemon::start(&lab, &lab::render(&lab, &interfaces, &services, ""))?;
         Ok(Self { daemon, lab })
     }
 
