@@ -21,7 +21,6 @@ const WARM_EVERY: Duration = Duration::from_secs(10);
 pub(super) struct Periodic {
     sweep: Instant,
     warm: Instant,
-    shared: Instant,
     auto: Instant,
     /// Counters at the last decision on `auto`.
     before: Option<Snapshot>,
@@ -33,7 +32,6 @@ impl Periodic {
         Self {
             sweep: now,
             warm: now,
-            shared: now,
             auto: now,
             before: None,
             controllers: HashMap::new(),
@@ -65,9 +63,6 @@ impl State {
                 "a service of mode l7 is not served",
                 reached.map_err(PlaneError),
             );
-        }
-        if now >= self.periodic.shared {
-            self.periodic.shared = now + WARM_EVERY;
             let apart = shared_backend(&self.services).map_or(Ok(()), |why| Err(PlaneError(why)));
             self.note("shared", "figures are incomplete", apart);
         }
