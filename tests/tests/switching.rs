@@ -1,0 +1,195 @@
+//! `evenkeel mode`: existing flows keep their path, new ones take the new one, no request fails.
+
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use evenkeel_tests::{SERVICE, Setup, Stage, eventually, h2load};
+
+fn switch(stage: &Stage, mode: &str) -> Result<()> {
+    stage.cli(&["mode", SERVICE, mode])?;
+    let services = stage.json(&["services"])?;
+    ensure!(services["services"][0]["mode"] == mode, "{services}");
+    Ok(())
+}
+
+#[test]
+fn ten_switches_under_5000_rpcs_a_second_fail_nothing() -> Result<()> {
+    let stage = Setup::backends(2).start()?;
+    let load = [
+        "--rate",
+        "5000",
+        "-c",
+        "40",
+        "-m",
+        "20",
+        "--duration",
+        "60s",
+        "--grpc",
+        "unary",
+    ];
+    // Connections live a second: new flows exist in every mode, old ones outlive every switch.
+    let mut busy = stage.start_load(
+        "busy",
+        &[&load[..], &["--connection-lifetime", "1s"]].concat(),
+    )?;
+    let mut steady = stage.start_load(
+        "steady",
+        &["--rate", "200", "-c", "4", "-m", "20", "--duration", "60s"],
+    )?;
+    busy.wait_for(1000)?;
+    for round in 0..10 {
+        switch(&stage, if round % 2 == 0 { "l7" } else { "l4" })?;
+        thread::sleep(Duration::from_millis(600));
+    }
+    steady.wait_for(1)?;
+    let (busy, steady) = (busy.finish()?.all_ok()?, steady.finish()?.all_ok()?);
+    ensure!(
+        busy.connections > 40,
+        "no new flows were made: {}",
+        busy.report
+    );
+    ensure!(
+        steady.connections == 4,
+        "existing flows were not kept: {}",
+        steady.report
+    );
+    ensure!(
+        busy.retried + steady.retried == 0,
+        "something was sent away: {} {}",
+        busy.report,
+        steady.report
+    );
+
+    let counts = stage.counts()?;
+    let mut got = busy.per_backend.clone();
+    for (name, ok) in &steady.per_backend {
+        *got.entry(name.clone()).or_default() += ok;
+    }
+    ensure!(got == counts.served_streams(), "client {got:?}, {counts:?}");
+    counts.agree_on(busy.ok + steady.ok)?;
+    let services = stage.json(&["services"])?;
+    let counters = &services["services"][0]["counters"];
+    let (opened, local) = (
+        counters["flows_opened"].as_u64(),
+        counters["flows_local"].as_u64(),
+    );
+    ensure!(opened == Some(busy.connections + 4), "{counters}");
+    ensure!(
+        local > Some(0) && local < opened,
+        "flows took only one of the two ways: {counters}"
+    );
+    Ok(())
+}
+
+#[test]
+fn existing_flows_stay_where_they_are_and_new_ones_take_the_new_mode() -> Result<()> {
+    for hook in ["tc", "xdp"] {
+        there_and_back(&Setup::backends(2).hook(hook).start()?)?;
+    }
+    Ok(())
+}
+
+fn there_and_back(stage: &Stage) -> Result<()> {
+    let mut old = stage.start_load(
+        "old",
+        &["--rate", "100", "-c", "1", "-m", "5", "--duration", "60s"],
+    )?;
+    old.wait_for(50)?;
+    switch(stage, "l7")?;
+    let new = stage.load(&["-c", "1", "-n", "100"])?.all_ok()?;
+    ensure!(
+        new.per_backend.len() == 2,
+        "a new flow is balanced by stream: {}",
+        new.report
+    );
+    let old = old.finish()?.all_ok()?;
+    ensure!(
+        old.per_backend.len() == 1 && old.connections == 1,
+        "an old one stays: {}",
+        old.report
+    );
+
+    let mut old = stage.start_load(
+        "old-l7",
+        &["--rate", "100", "-c", "1", "-m", "5", "--duration", "60s"],
+    )?;
+    old.wait_for(50)?;
+    switch(stage, "l4")?;
+    let new = stage.load(&["-c", "1", "-n", "100"])?.all_ok()?;
+    ensure!(
+        new.per_backend.len() == 1,
+        "a new flow is on one backend: {}",
+        new.report
+    );
+    let old = old.finish()?.all_ok()?;
+    ensure!(
+        old.per_backend.len() == 2 && old.connections == 1,
+        "an old one stays: {}",
+        old.report
+    );
+    Ok(())
+}
+
+#[test]
+fn h2load_is_counted_exactly_at_l7() -> Result<()> {
+    let stage = Setup::backends(2).mode("l7").start()?;
+    let requests = h2load(&stage, 10, 100, 50_000)?;
+    let counts = stage.counts()?;
+    counts.agree_on(requests)?;
+    ensure!(counts.hot_factor() < 1.01, "{counts:?}");
+    Ok(())
+}
+
+#[test]
+fn flows_are_moved_back_to_l4_by_goaway_when_asked_for() -> Result<()> {
+    let stage = Setup::backends(2).mode("l7").start()?;
+    let mut load = stage.start_load(
+        "load",
+        &["--rate", "500", "-c", "2", "-m", "10", "--duration", "60s"],
+    )?;
+    load.wait_for(100)?;
+    stage.cli(&["mode", SERVICE, "l4", "--move-existing"])?;
+    load.wait_for(2000)?;
+    let load = load.finish()?.all_ok()?;
+    ensure!(
+        load.connections >= 4,
+        "the connections were not sent away: {}",
+        load.report
+    );
+    Ok(())
+}
+
+#[test]
+fn auto_balances_streams_once_they_pin() -> Result<()> {
+    let mut setup = Setup::backends(2).mode("auto");
+    setup.more = "[auto]\ninterval = \"1s\"\nmin_streams = 20\n";
+    let stage = setup.start()?;
+    let mode = || Ok(stage.json(&["services"])?["services"][0]["mode"].clone());
+    ensure!(mode()? == "l4", "auto begins with flows");
+    let pinned = [
+        "--rate",
+        "1000",
+        "-c",
+        "1",
+        "-m",
+        "20",
+        "--duration",
+        "60s",
+        "--connection-lifetime",
+        "500ms",
+    ];
+    let mut load = stage.start_load("pinned", &pinned)?;
+    eventually("mode l7", mode, |mode| mode == "l7")?;
+    let before = stage.counts()?;
+    let level = || {
+        let now = stage.counts()?;
+        Ok(["b1", "b2"].map(|name| now.served[name].streams - before.served[name].streams))
+    };
+    eventually("streams on both backends", level, |[first, second]| {
+        *first > 200 && *second > 200
+    })?;
+    load.wait_for(1)?;
+    load.finish()?.all_ok()?;
+    Ok(())
+}
