@@ -119,3 +119,25 @@ async fn old_connections_follow_a_new_table() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_stream_that_waits_for_a_removed_backend_is_answered() {
+    within(async {
+        // Accepts, and never says its SETTINGS.
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("bind");
+        let backend = silent.local_addr().expect("address");
+        let limits = evenkeel::l7::Limits {
+            connect_timeout_ms: 400,
+            ..one_worker()
+        };
+        let (proxy, address) = proxy_with(limits, Policy::RoundRobin, &[backend]);
+        let (response, _) = send(&mut client(address).await, get("/"), true).await;
+        let _connection = silent.accept().await.expect("accept");
+        proxy.update(vec![service(address, Policy::RoundRobin, &[])]);
+        let response = response.await.expect("response");
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    })
+    .await;
+}

@@ -143,9 +143,11 @@ impl Pool {
     /// Connects until it works or the pool is retired.
     async fn connect(self: Rc<Self>) {
         let mut failures = 0;
-        while !self.retired.get() {
+        loop {
             let attempt = connection::establish(&self, &self.limits);
             match tokio::time::timeout(self.limits.connect_timeout(), attempt).await {
+                // Nobody would ever close it: those who wait go elsewhere.
+                Ok(Ok(upstream)) if self.retired.get() => upstream.close_when_idle(),
                 Ok(Ok(upstream)) => {
                     if failures > 0 {
                         tracing::info!(backend = %self.address, "backend is up");
@@ -165,10 +167,13 @@ impl Pool {
                     }
                 }
             }
-            failures += 1;
-            self.counters().connect_failures.add(1);
             self.reach.set(Reach::Down);
             self.wake_waiting();
+            if self.retired.get() {
+                return;
+            }
+            failures += 1;
+            self.counters().connect_failures.add(1);
             tokio::time::sleep(self.limits.backoff(failures)).await;
         }
     }
