@@ -12,7 +12,8 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-use super::worker::{Registered, View, Worker};
+use super::registry::Registered;
+use super::worker::{View, Worker};
 use super::{downstream, http1};
 
 /// The HTTP/2 connection preface.

@@ -19,8 +19,9 @@ use super::detect::PREFACE;
 use super::exchange::Exchange;
 use super::guard::Guard;
 use super::io::Io;
+use super::registry::Registered;
 use super::streams::Streams;
-use super::worker::{Registered, View, Worker};
+use super::worker::{View, Worker};
 
 /// Turns of one poll; then other connections get their chance.
 const TURNS: usize = 16;

@@ -23,6 +23,7 @@ pub mod limits;
 mod listener;
 mod proxy;
 mod pump;
+mod registry;
 mod replay;
 pub mod respond;
 pub mod stats;

@@ -12,13 +12,13 @@ use std::sync::atomic::{
     Ordering::{Acquire, Relaxed, Release},
 };
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use super::limits::Limits;
+use super::registry::{Connections, Handle, Registered};
 use super::stats::{InFlight, ServiceCounters};
 use super::table::{Service, Table};
 use super::upstream::Pool;
@@ -58,8 +58,8 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     views: RefCell<Views>,
     pools: RefCell<HashMap<(SocketAddr, SocketAddr), Rc<Pool>>>,
-    connections: RefCell<HashMap<u64, Rc<Handle>>>,
-    next_connection: Cell<u64>,
+    /// Its downstream connections.
+    pub connections: Rc<Connections>,
     candidates: RefCell<Vec<Candidate>>,
     random: Cell<u64>,
     started: Instant,
@@ -81,34 +81,6 @@ pub struct View {
     pub pools: Vec<Rc<Pool>>,
     generation: u64,
     worker: usize,
-}
-
-/// How the worker reaches one of its downstream connections.
-#[derive(Default)]
-pub struct Handle {
-    /// The address that the client connected to.
-    pub local: Cell<Option<SocketAddr>>,
-    /// The connection shall go away, gracefully.
-    pub drain: Cell<bool>,
-    /// The connection shall close now.
-    pub close: Cell<bool>,
-    /// The socket takes none of what waits for it.
-    pub blocked: Cell<bool>,
-    /// There was a stream since the last tick.
-    pub busy: Cell<bool>,
-    /// Milliseconds of the last tick that found it busy, and of the last that found it not blocked.
-    busy_at: Cell<u64>,
-    flowing_at: Cell<u64>,
-    waker: RefCell<Option<Waker>>,
-}
-
-/// A downstream connection in the worker's books; dropping it takes it out.
-pub struct Registered {
-    worker: Rc<Worker>,
-    view: Rc<View>,
-    id: u64,
-    /// The worker's handle to it.
-    pub handle: Rc<Handle>,
 }
 
 // === impl Shared ===
@@ -151,8 +123,7 @@ impl Worker {
             shared,
             views: RefCell::default(),
             pools: RefCell::default(),
-            connections: RefCell::default(),
-            next_connection: Cell::new(0),
+            connections: Rc::default(),
             candidates: RefCell::default(),
             random: Cell::new(seed(id)),
             started: Instant::now(),
@@ -212,20 +183,7 @@ impl Worker {
 
     /// Books a new downstream connection.
     pub fn register(self: &Rc<Self>, local: SocketAddr, view: &Rc<View>) -> Registered {
-        let id = self.next_connection.get();
-        self.next_connection.set(id + 1);
-        let handle = Rc::new(Handle::default());
-        handle.local.set(Some(local));
-        handle.busy_at.set(self.now.get());
-        handle.flowing_at.set(self.now.get());
-        self.connections.borrow_mut().insert(id, handle.clone());
-        view.counters().connections_active.add(1);
-        Registered {
-            worker: self.clone(),
-            view: view.clone(),
-            id,
-            handle,
-        }
+        Registered::new(self, local, view, self.now.get())
     }
 
     /// Forgets what a newer table no longer has.
@@ -285,9 +243,8 @@ impl Worker {
         // Never 0, which stands for "not yet".
         self.now.set(elapsed.saturating_add(1));
         self.refresh();
-        for handle in self.connections.borrow().values() {
-            handle.tick(self.now.get(), &self.limits);
-        }
+        self.connections
+            .each(|handle| handle.tick(self.now.get(), &self.limits));
         for pool in self.pools.borrow().values() {
             pool.tick(self.now.get());
         }
@@ -296,12 +253,11 @@ impl Worker {
     fn drain(&self, service: Option<SocketAddr>) {
         let table = self.shared.table();
         let address = |local| table.find(local).map(|service| service.spec.address);
-        for handle in self.connections.borrow().values() {
+        self.connections.each(|handle| {
             if service.is_none() || handle.local.get().and_then(address) == service {
-                handle.drain.set(true);
-                handle.wake();
+                handle.ask_to_drain();
             }
-        }
+        });
     }
 }
 
@@ -316,51 +272,6 @@ impl View {
     /// The worker's counters for the service.
     pub fn counters(&self) -> &ServiceCounters {
         &self.service.counters[self.worker]
-    }
-}
-
-// === impl Handle ===
-
-impl Handle {
-    /// Remembers the task of the connection.
-    pub fn remember(&self, waker: &Waker) {
-        let mut kept = self.waker.borrow_mut();
-        if !kept.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
-            *kept = Some(waker.clone());
-        }
-    }
-
-    fn wake(&self) {
-        if let Some(waker) = &*self.waker.borrow() {
-            waker.wake_by_ref();
-        }
-    }
-
-    fn tick(&self, now: u64, limits: &Limits) {
-        if self.busy.take() {
-            self.busy_at.set(now);
-        }
-        if !self.blocked.get() {
-            self.flowing_at.set(now);
-        }
-        if now.saturating_sub(self.flowing_at.get()) >= limits.stall_timeout_ms {
-            self.close.set(true);
-            self.wake();
-        } else if now.saturating_sub(self.busy_at.get()) >= limits.idle_timeout_ms
-            && !self.drain.replace(true)
-        {
-            self.wake();
-        }
-    }
-}
-
-// === impl Registered ===
-
-impl Drop for Registered {
-    fn drop(&mut self) {
-        self.worker.connections.borrow_mut().remove(&self.id);
-        self.view.counters().connections_active.sub(1);
-        self.worker.shared.connections.fetch_sub(1, Relaxed);
     }
 }
 
@@ -403,15 +314,12 @@ pub fn run(
 async fn finish(worker: &Worker, grace: Duration) {
     worker.drain(None);
     let idle = async {
-        while !worker.connections.borrow().is_empty() {
+        while !worker.connections.is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     if tokio::time::timeout(grace, idle).await.is_err() {
-        for handle in worker.connections.borrow().values() {
-            handle.close.set(true);
-            handle.wake();
-        }
+        worker.connections.each(Handle::close_now);
         tokio::task::yield_now().await;
     }
 }

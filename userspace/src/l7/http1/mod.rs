@@ -28,7 +28,8 @@ use tokio::net::TcpStream;
 
 pub use self::idle::Idle;
 use self::rewound::Rewound;
-use super::worker::{Registered, View, Worker};
+use super::registry::Registered;
+use super::worker::{View, Worker};
 
 /// Smallest buffer that hyper takes.
 const LEAST_BUFFER: usize = 8_192;

@@ -1,0 +1,145 @@
+//! A worker's books of its downstream connections: how it reaches them to drain or close them, and their timeouts.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::Waker;
+
+use super::limits::Limits;
+use super::worker::{View, Worker};
+
+/// The downstream connections of a worker.
+#[derive(Default)]
+pub struct Connections {
+    by_id: RefCell<HashMap<u64, Rc<Handle>>>,
+    next: Cell<u64>,
+}
+
+/// How the worker reaches one of its downstream connections.
+#[derive(Default)]
+pub struct Handle {
+    /// The address that the client connected to.
+    pub local: Cell<Option<SocketAddr>>,
+    /// The connection shall go away, gracefully.
+    pub drain: Cell<bool>,
+    /// The connection shall close now.
+    pub close: Cell<bool>,
+    /// The socket takes none of what waits for it.
+    pub blocked: Cell<bool>,
+    /// There was a stream since the last tick.
+    pub busy: Cell<bool>,
+    /// Milliseconds of the last tick that found it busy, and of the last that found it not blocked.
+    busy_at: Cell<u64>,
+    flowing_at: Cell<u64>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// A downstream connection in the worker's books; dropping it takes it out.
+pub struct Registered {
+    worker: Rc<Worker>,
+    view: Rc<View>,
+    id: u64,
+    /// The worker's handle to it.
+    pub handle: Rc<Handle>,
+}
+
+// === impl Handle ===
+
+impl Handle {
+    /// Remembers the task of the connection.
+    pub fn remember(&self, waker: &Waker) {
+        let mut kept = self.waker.borrow_mut();
+        if !kept.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
+            *kept = Some(waker.clone());
+        }
+    }
+
+    /// Asks the connection to go away, gracefully.
+    pub fn ask_to_drain(&self) {
+        self.drain.set(true);
+        self.wake();
+    }
+
+    /// Closes the connection.
+    pub fn close_now(&self) {
+        self.close.set(true);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Looks at its timeouts; `now` in milliseconds.
+    pub fn tick(&self, now: u64, limits: &Limits) {
+        if self.busy.take() {
+            self.busy_at.set(now);
+        }
+        if !self.blocked.get() {
+            self.flowing_at.set(now);
+        }
+        if now.saturating_sub(self.flowing_at.get()) >= limits.stall_timeout_ms {
+            self.close_now();
+        } else if now.saturating_sub(self.busy_at.get()) >= limits.idle_timeout_ms
+            && !self.drain.replace(true)
+        {
+            self.wake();
+        }
+    }
+}
+
+// === impl Connections ===
+
+impl Connections {
+    /// True when there is none.
+    pub fn is_empty(&self) -> bool {
+        self.by_id.borrow().is_empty()
+    }
+
+    /// Calls `each` with every connection.
+    pub fn each(&self, each: impl Fn(&Handle)) {
+        self.by_id.borrow().values().for_each(|handle| each(handle));
+    }
+
+    fn insert(&self, handle: &Rc<Handle>) -> u64 {
+        let id = self.next.get();
+        self.next.set(id + 1);
+        self.by_id.borrow_mut().insert(id, handle.clone());
+        id
+    }
+
+    fn remove(&self, id: u64) {
+        self.by_id.borrow_mut().remove(&id);
+    }
+}
+
+// === impl Registered ===
+
+impl Registered {
+    /// Books a connection; `now` in milliseconds.
+    pub fn new(worker: &Rc<Worker>, local: SocketAddr, view: &Rc<View>, now: u64) -> Self {
+        let handle = Rc::new(Handle::default());
+        handle.local.set(Some(local));
+        handle.busy_at.set(now);
+        handle.flowing_at.set(now);
+        view.counters().connections_active.add(1);
+        Self {
+            id: worker.connections.insert(&handle),
+            worker: worker.clone(),
+            view: view.clone(),
+            handle,
+        }
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.worker.connections.remove(self.id);
+        self.view.counters().connections_active.sub(1);
+        self.worker.shared.connections.fetch_sub(1, Relaxed);
+    }
+}
