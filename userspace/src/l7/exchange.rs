@@ -16,6 +16,8 @@
 //!
 //! Only what the backend is known not to have looked at is retried (RFC 9113, section 8.7), at most `retries` times.
 
+mod ending;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -231,17 +233,6 @@ impl Exchange {
         }
     }
 
-    /// Nothing left to try: the last refusal, else our own answer.
-    fn give_up(&mut self) {
-        match self.refused {
-            Some(reason) => self.respond.send_reset(reason),
-            None => {
-                self.view.counters().no_backend.add(1);
-                self.answer(Failure::NoBackend);
-            }
-        }
-    }
-
     /// Moves request content; `Ready` when the exchange is over by it.
     fn upload(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(Attempt {
@@ -375,70 +366,6 @@ impl Exchange {
             // Dropping the client's stream sends NO_ERROR behind the response.
             Ok(Reason::NO_ERROR) | Err(_) => Poll::Ready(()),
             Ok(reason) => self.part(reason, cx),
-        }
-    }
-
-    /// There was no response. True when another backend is to be tried.
-    fn failed(&mut self, error: &h2::Error) -> bool {
-        let Some(attempt) = self.attempt.take() else {
-            return false;
-        };
-        let counters = self.view.pools[attempt.position].counters();
-        let refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
-        if error.is_remote() && (refused || error.is_go_away()) {
-            if refused {
-                self.tried.push(attempt.position);
-            }
-            self.refused = Some(Reason::REFUSED_STREAM);
-            self.refusals += 1;
-            if self.replay.is_possible() && self.refusals <= self.client.worker.limits.retries {
-                counters.retried.add(1);
-                return true;
-            }
-            counters.reset_by_backend.add(1);
-            self.respond.send_reset(Reason::REFUSED_STREAM);
-        } else if error.is_remote() && error.is_reset() {
-            counters.reset_by_backend.add(1);
-            self.respond
-                .send_reset(error.reason().unwrap_or(Reason::INTERNAL_ERROR));
-        } else {
-            counters.failed.add(1);
-            self.answer(Failure::UpstreamLost);
-        }
-        false
-    }
-
-    fn answered(&self) {
-        if let Some(counters) = self.counters() {
-            counters.ok.add(1);
-        }
-        self.client.io.earn(super::guard::Guard::stream_finished);
-    }
-
-    fn answer(&mut self, failure: Failure) {
-        let response = failure.response(is_grpc(self.head.headers()));
-        // An error means that the client has gone.
-        let _ = self.respond.send_response(response, true);
-    }
-
-    /// The client gave up: so do we at the backend.
-    fn abandon(&mut self, reason: Reason) {
-        if matches!(self.response, ResponseState::Done { .. }) {
-            // Counted as answered. Its request is cut short.
-        } else if let Some(counters) = self.counters() {
-            counters.reset_by_client.add(1);
-        }
-        if let Some(opened) = self.opened() {
-            opened.send.send_reset(reason);
-        }
-    }
-
-    fn reset_client(&mut self, reason: Reason) {
-        match &mut self.response {
-            ResponseState::Awaited => self.respond.send_reset(reason),
-            ResponseState::Content { send, .. } | ResponseState::Done { send } => {
-                send.send_reset(reason);
-            }
         }
     }
 }
