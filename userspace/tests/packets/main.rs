@@ -1,0 +1,500 @@
+//! The programs on single packets: verdict, every byte that leaves, checksums, counters.
+//!
+//! Each test has maps of its own and runs the programs by `BPF_PROG_TEST_RUN` in a network namespace of its own,
+//! where the routes and neighbours are real. Needs root and the BPF program; fails without them and says so.
+
+#[path = "../common/mod.rs"]
+#[allow(dead_code, reason = "the data path's tests use all of it")]
+mod common;
+mod wire;
+mod world;
+
+use evenkeel_ebpf::abi::{Event, Flow, Tuple, forwarding, mode, state};
+use wire::{ACK, FIN, RST, SYN, Tcp};
+use world::{
+    BACKEND, BOTH, CLIENT, Hook, NAT_SOURCE, SERVICE, Setup, TO_BACKEND, TO_CLIENT, Verdict, World,
+    tuple,
+};
+
+const DNAT: Setup = Setup {
+    mode: mode::L4,
+    forwarding: forwarding::DNAT,
+    backend: true,
+    nat_ports: (10_240, 32_767),
+};
+
+fn from_client(flags: u8) -> Tcp {
+    Tcp::new(CLIENT, SERVICE, flags)
+}
+
+/// Sends a SYN, checks every byte of what leaves, and gives what the backend sees as its peer.
+#[track_caller]
+fn open(world: &mut World, setup: Setup) -> (std::net::Ipv4Addr, u16) {
+    let syn = from_client(SYN);
+    let (verdict, out) = world.send(&syn.frame());
+    assert_eq!(verdict, Verdict::Redirect);
+    let flow = world
+        .flow(tuple(CLIENT, SERVICE))
+        .expect("the flow is recorded");
+    let peer = if setup.forwarding == forwarding::NAT {
+        (NAT_SOURCE, u16::from_be(flow.nat_port))
+    } else {
+        CLIENT
+    };
+    assert_eq!(out, syn.forwarded(TO_BACKEND, peer, BACKEND).frame());
+    peer
+}
+
+fn flow(world: &mut World) -> Flow {
+    world.flow(tuple(CLIENT, SERVICE)).expect("the flow")
+}
+
+#[test]
+fn a_connection_is_translated_both_ways_and_counted_once() {
+    for setup in [Setup::default(), DNAT] {
+        for hook in BOTH {
+            let mut world = World::new(hook, setup);
+            let peer = open(&mut world, setup);
+            if setup.forwarding == forwarding::NAT {
+                assert!((10_240..=32_767).contains(&peer.1));
+            }
+            let answer = Tcp::new(BACKEND, peer, SYN | ACK);
+            world.leaves_as(
+                &answer.frame(),
+                &answer.forwarded(TO_CLIENT, SERVICE, CLIENT).frame(),
+            );
+            let mut bytes = from_client(SYN).length();
+            for payload in [&b""[..], b"GET / HTTP/1.1\r\n\r\n", b"odd"] {
+                let packet = from_client(ACK).payload(payload);
+                bytes += packet.length();
+                world.leaves_as(
+                    &packet.frame(),
+                    &packet.forwarded(TO_BACKEND, peer, BACKEND).frame(),
+                );
+            }
+            for counters in [world.service(), world.backend()] {
+                assert_eq!(counters.flows_opened, 1);
+                assert_eq!((counters.packets, counters.bytes), (4, bytes));
+                assert_eq!(
+                    (counters.reply_packets, counters.reply_bytes),
+                    (1, answer.length())
+                );
+                assert_eq!((counters.streams, counters.flows_closed), (0, 0));
+            }
+            assert_eq!(flow(&mut world).state, state::SYN | state::ESTABLISHED);
+            assert_eq!(world.events(), 0);
+        }
+    }
+}
+
+#[test]
+fn a_connection_closes_once_both_sides_did() {
+    for hook in BOTH {
+        let mut world = World::new(hook, Setup::default());
+        let peer = open(&mut world, Setup::default());
+        world.send(&from_client(ACK).frame());
+        world.send(&from_client(FIN | ACK).frame());
+        assert_eq!(world.service().flows_closed, 0);
+        world.send(&Tcp::new(BACKEND, peer, FIN | ACK).frame());
+        assert_eq!(world.service().flows_closed, 0);
+        for _ in 0..3 {
+            let last = from_client(ACK);
+            world.leaves_as(
+                &last.frame(),
+                &last.forwarded(TO_BACKEND, peer, BACKEND).frame(),
+            );
+        }
+        assert_eq!(world.service().flows_closed, 1);
+        assert_eq!(world.backend().flows_closed, 1);
+        assert_ne!(flow(&mut world).state & state::CLOSED, 0);
+        let reply = world.reply(tuple(BACKEND, peer)).expect("the other half");
+        assert_ne!(reply.state & state::CLOSED, 0);
+    }
+}
+
+#[test]
+fn a_reset_of_either_side_closes_at_once_and_is_forwarded() {
+    for hook in BOTH {
+        for by_client in [true, false] {
+            let mut world = World::new(hook, Setup::default());
+            let peer = open(&mut world, Setup::default());
+            let (reset, expected) = if by_client {
+                let reset = from_client(RST);
+                let expected = reset.forwarded(TO_BACKEND, peer, BACKEND);
+                (reset, expected)
+            } else {
+                let reset = Tcp::new(BACKEND, peer, RST);
+                let expected = reset.forwarded(TO_CLIENT, SERVICE, CLIENT);
+                (reset, expected)
+            };
+            world.leaves_as(&reset.frame(), &expected.frame());
+            world.send(&reset.frame());
+            assert_eq!(world.service().flows_closed, 1);
+            assert_ne!(flow(&mut world).state & state::CLOSED, 0);
+        }
+    }
+}
+
+#[test]
+fn a_retransmitted_syn_meets_the_same_decision() {
+    for hook in BOTH {
+        let mut world = World::new(hook, Setup::default());
+        let first = open(&mut world, Setup::default());
+        let second = open(&mut world, Setup::default());
+        assert_eq!(first, second);
+        assert_eq!(world.service().flows_opened, 1);
+        assert_eq!(world.service().packets, 2);
+    }
+}
+
+#[test]
+fn a_syn_on_a_closed_flow_begins_a_new_one() {
+    for hook in BOTH {
+        let mut world = World::new(hook, Setup::default());
+        open(&mut world, Setup::default());
+        world.send(&from_client(RST).frame());
+        open(&mut world, Setup::default());
+        assert_eq!(world.service().flows_opened, 2);
+        assert_eq!(world.event(Event::FlowReused), 1);
+        assert_eq!(flow(&mut world).state & state::CLOSED, 0);
+        assert_eq!(flow(&mut world).packets, 1);
+    }
+}
+
+#[test]
+fn two_flows_never_share_a_nat_port_and_the_last_one_is_refused() {
+    for hook in BOTH {
+        let setup = Setup {
+            nat_ports: (20_000, 20_001),
+            ..Setup::default()
+        };
+        let mut world = World::new(hook, setup);
+        let mut ports = Vec::new();
+        for port in [1000, 1001] {
+            let client = (CLIENT.0, port);
+            assert_eq!(
+                world.send(&Tcp::new(client, SERVICE, SYN).frame()).0,
+                Verdict::Redirect
+            );
+            let flow = world.flow(tuple(client, SERVICE)).expect("the flow");
+            ports.push(u16::from_be(flow.nat_port));
+        }
+        ports.sort_unstable();
+        assert_eq!(ports, [20_000, 20_001]);
+        world.drops(
+            &Tcp::new((CLIENT.0, 1002), SERVICE, SYN).frame(),
+            Event::DropNatPortsExhausted,
+        );
+        assert_eq!(world.service().flows_opened, 2);
+    }
+}
+
+#[test]
+fn a_service_without_backend_drops_and_says_so() {
+    for hook in BOTH {
+        let setup = Setup {
+            backend: false,
+            ..Setup::default()
+        };
+        let mut world = World::new(hook, setup);
+        world.drops(&from_client(SYN).frame(), Event::DropNoBackend);
+        assert_eq!(world.flow(tuple(CLIENT, SERVICE)), None);
+    }
+}
+
+#[test]
+fn what_concerns_no_service_passes_untouched_and_uncounted() {
+    for hook in BOTH {
+        let mut world = World::new(hook, Setup::default());
+        let elsewhere = [
+            Tcp::new(CLIENT, (SERVICE.0, 81), SYN),
+            Tcp::new(CLIENT, (BACKEND.0, 80), SYN),
+            // A backend's packet to someone who is no client of ours.
+            Tcp::new(BACKEND, (CLIENT.0, 5), ACK).payload(b"hello"),
+            Tcp {
+                vlan: Some(7),
+                ..from_client(SYN)
+            },
+        ];
+        for packet in elsewhere {
+            world.passes(&packet.frame());
+        }
+        let mut udp = from_client(SYN).frame();
+        udp[23] = 17;
+        world.passes(&udp);
+        let mut arp = from_client(SYN).frame();
+        arp[12..14].copy_from_slice(&[8, 6]);
+        world.passes(&arp);
+        assert_eq!(world.service(), Default::default());
+        assert_eq!(world.events(), 0);
+    }
+}
+
+#[test]
+fn options_of_ip_and_tcp_are_carried_along() {
+    for hook in BOTH {
+        let mut world = World::new(hook, Setup::default());
+        let peer = open(&mut world, Setup::default());
+        for (ip, tcp) in [(4, 12), (40, 40), (8, 0)] {
+            let packet = Tcp {
+                // No operation (RFC 791, RFC 9293), all of it.
+                ip_options: vec![1; ip],
+                tcp_options: vec![1; tcp],
+                ..from_client(ACK).payload(b"payload")
+            };
+            world.leaves_as(
+                &packet.frame(),
+                &packet.forwarded(TO_BACKEND, peer, BACKEND).frame(),
+            );
+            let answer = Tcp {
+                ip_options: vec![1; ip],
+                tcp_options: vec![1; tcp],
+                ..Tcp::new(BACKEND, peer, ACK).payload(b"back")
+            };
+            world.leaves_as(
+                &answer.frame(),
+                &answer.forwarded(TO_CLIENT, SERVICE, CLIENT).frame(),
+            );
+        }
+    }
+}
+
+#[test]
+fn a_packet_cut_at_any_length_is_never_translated() {
+    for hook in BOTH {
+        let mut world = World::new(hook, Setup::default());
+        open(&mut world, Setup::default());
+        let whole = from_client(ACK).payload(b"0123456789").frame();
+        let before = world.service();
+        // The kernel itself runs TC programs on whole IP headers only.
+        let shortest = if hook == Hook::Xdp { 14 } else { 34 };
+        for length in shortest..whole.len() {
+            let (verdict, out) = world.send(&whole[..length]);
+            assert_ne!(verdict, Verdict::Redirect, "{hook:?} {length}");
+            if verdict == Verdict::Pass {
+                assert_eq!(out, whole[..length], "{hook:?} {length}");
+            }
+        }
+        assert_eq!(world.service(), before);
+    }
+}
+
+#[test]
+fn the_last_hop_of_a_packet_is_not_taken() {
+    let mut world = World::new(Hook::Tc, Setup::default());
+    open(&mut world, Setup::default());
+    let packet = Tcp {
+        ttl: 1,
+        ..from_client(ACK)
+    };
+    world.drops(&packet.frame(), Event::DropTtlExpired);
+}
+
+#[test]
+fn a_packet_without_its_flow_is_adopted_and_counted_as_such() {
+    for hook in BOTH {
+        let mut world = World::new(hook, Setup::default());
+        let packet = from_client(ACK).payload(b"in the middle");
+        let (verdict, out) = world.send(&packet.frame());
+        assert_eq!(verdict, Verdict::Redirect);
+        let port = u16::from_be(flow(&mut world).nat_port);
+        assert_eq!(
+            out,
+            packet
+                .forwarded(TO_BACKEND, (NAT_SOURCE, port), BACKEND)
+                .frame()
+        );
+        assert_eq!(world.service().flows_adopted, 1);
+        assert_eq!(flow(&mut world).state & state::SYN, 0);
+    }
+}
+
+#[test]
+fn a_lost_half_is_put_back_by_the_other() {
+    for hook in BOTH {
+        let mut world = World::new(hook, Setup::default());
+        let peer = open(&mut world, Setup::default());
+        world.send(&from_client(ACK).frame());
+        let half = tuple(BACKEND, peer);
+        world
+            .hash::<Tuple, evenkeel_ebpf::abi::Reply>("REPLIES")
+            .remove(&half)
+            .expect("it was there");
+        // As if the flow had been quiet for a while.
+        let mut quiet = flow(&mut world);
+        quiet.last_seen = 0;
+        world
+            .hash("FLOWS")
+            .insert(tuple(CLIENT, SERVICE), quiet, 0)
+            .expect("FLOWS");
+        world.send(&from_client(ACK).frame());
+        assert_eq!(world.event(Event::PairRepaired), 1);
+        let answer = Tcp::new(BACKEND, peer, ACK);
+        world.leaves_as(
+            &answer.frame(),
+            &answer.forwarded(TO_CLIENT, SERVICE, CLIENT).frame(),
+        );
+    }
+}
+
+#[test]
+fn a_flow_of_the_proxy_passes_untouched_and_only_tc_counts_it() {
+    for hook in BOTH {
+        let setup = Setup {
+            mode: mode::L7,
+            ..Setup::default()
+        };
+        let mut world = World::new(hook, setup);
+        world.passes(&from_client(SYN).frame());
+        world.passes(&from_client(ACK).payload(b"request").frame());
+        let expected = if hook == Hook::Tc { (2, 1) } else { (0, 0) };
+        let counted = world.service();
+        assert_eq!((counted.packets, counted.flows_local), expected);
+        assert_eq!(world.event(Event::PassLocal), expected.0);
+    }
+}
+
+#[test]
+fn a_first_fragment_of_a_balanced_flow_is_dropped_and_others_pass() {
+    let mut world = World::new(Hook::Tc, Setup::default());
+    open(&mut world, Setup::default());
+    let first = Tcp {
+        fragment: 0x2000,
+        ..from_client(ACK).payload(&[0; 24])
+    };
+    world.drops(&first.frame(), Event::DropFragment);
+    let second = Tcp {
+        fragment: 3,
+        ..first
+    };
+    world.passes(&second.frame());
+}
+
+#[test]
+fn an_icmp_error_is_translated_inside_and_out_with_eight_inner_bytes() {
+    let macs = from_client(ACK).macs;
+    for inner_bytes in [8, 20] {
+        let mut world = World::new(Hook::Tc, Setup::default());
+        let peer = open(&mut world, Setup::default());
+        let router = std::net::Ipv4Addr::new(10, 77, 0, 77);
+        // About a packet that went to the backend.
+        let sent = from_client(ACK).forwarded(TO_BACKEND, peer, BACKEND);
+        let original = Tcp {
+            ttl: sent.ttl,
+            ..from_client(ACK)
+        };
+        world.leaves_as(
+            &wire::icmp_error(
+                macs,
+                (router, NAT_SOURCE),
+                64,
+                &sent.ip()[..20 + inner_bytes],
+            ),
+            &wire::icmp_error(
+                TO_CLIENT,
+                (router, CLIENT.0),
+                63,
+                &original.ip()[..20 + inner_bytes],
+            ),
+        );
+        // About a packet that went to the client.
+        let answer = Tcp::new(BACKEND, peer, ACK).payload(b"x");
+        let sent = answer.forwarded(TO_CLIENT, SERVICE, CLIENT);
+        let original = Tcp {
+            ttl: sent.ttl,
+            ..answer
+        };
+        world.leaves_as(
+            &wire::icmp_error(
+                macs,
+                (router, SERVICE.0),
+                64,
+                &sent.ip()[..20 + inner_bytes],
+            ),
+            &wire::icmp_error(
+                TO_BACKEND,
+                (router, BACKEND.0),
+                63,
+                &original.ip()[..20 + inner_bytes],
+            ),
+        );
+        assert_eq!(world.event(Event::IcmpTranslated), 2);
+    }
+}
+
+/// The preface, SETTINGS, and so many requests.
+fn http2(requests: u32) -> Vec<u8> {
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend([0, 0, 0, 4, 0, 0, 0, 0, 0]);
+    for index in 0..requests {
+        bytes.extend([0, 0, 3, 1, 5]);
+        bytes.extend((2 * index + 1).to_be_bytes());
+        bytes.extend([0x82, 0x84, 0x86]);
+    }
+    bytes
+}
+
+#[test]
+fn streams_are_counted_however_the_bytes_are_cut() {
+    let bytes = http2(5);
+    for hook in BOTH {
+        let mut world = World::new(hook, Setup::default());
+        let cuts = [1, 7, 24, 30, 33, 40, 41, 50, 60];
+        for (round, cut) in (1_u16..).zip(cuts) {
+            let client = (CLIENT.0, CLIENT.1 + round);
+            world.send(&Tcp::new(client, SERVICE, SYN).frame());
+            let mut sequence = 1001;
+            for part in [&bytes[..cut], &bytes[cut..]] {
+                let packet = Tcp {
+                    sequence,
+                    ..Tcp::new(client, SERVICE, ACK).payload(part)
+                };
+                world.send(&packet.frame());
+                // Once more: a retransmission counts nothing.
+                world.send(&packet.frame());
+                sequence += part.len() as u32;
+            }
+            let round = u64::from(round);
+            for counters in [world.service(), world.backend()] {
+                assert_eq!(
+                    (counters.streams, counters.flows_http2),
+                    (5 * round, round),
+                    "{hook:?}, cut at {cut}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_hundred_streams_in_one_packet_are_counted() {
+    for hook in BOTH {
+        let mut world = World::new(hook, Setup::default());
+        open(&mut world, Setup::default());
+        let packet = Tcp {
+            sequence: 1001,
+            ..from_client(ACK).payload(&http2(100))
+        };
+        world.send(&packet.frame());
+        assert_eq!(world.service().streams, 100);
+        assert_eq!(world.event(Event::WalkerBound), 0);
+    }
+}
+
+#[test]
+fn streams_that_the_proxy_opens_are_the_backends() {
+    let mut world = World::new(Hook::Egress, Setup::default());
+    let proxy = (NAT_SOURCE, 50_000);
+    world.passes(&Tcp::new(proxy, BACKEND, SYN).frame());
+    let packet = Tcp {
+        sequence: 1001,
+        ..Tcp::new(proxy, BACKEND, ACK).payload(&http2(3))
+    };
+    world.passes(&packet.frame());
+    let counted = world.backend();
+    assert_eq!(
+        (counted.flows_opened, counted.packets, counted.streams),
+        (1, 2, 3)
+    );
+    assert_eq!(world.service().streams, 0);
+}

@@ -1,0 +1,324 @@
+//! One service on a private copy of the maps, and the programs run on frames by `BPF_PROG_TEST_RUN`.
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use aya::maps::{Array, ArrayOfMaps, HashMap, MapData, PerCpuArray};
+use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
+use aya::{Ebpf, EbpfLoader, Pod};
+use evenkeel_ebpf::abi::{
+    Address, Backend, BackendIndex, Counters, Event, FILTER_BACKENDS, FILTER_SERVICES, Filter,
+    Flow, MaglevTable, NO_BACKEND, PROTOCOL_TCP, Reply, Service, ServiceKey, Settings, Tuple,
+    filter_bit, forwarding, mode,
+};
+
+use crate::common::{Lab, run};
+
+pub const CLIENT: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 77, 0, 9), 40_000);
+pub const SERVICE: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 77, 1, 1), 80);
+pub const BACKEND: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 77, 0, 2), 8080);
+pub const NAT_SOURCE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+/// Destination and source of what leaves for the backend, and for the client.
+pub const TO_BACKEND: ([u8; 6], [u8; 6]) = ([2, 0, 0, 0, 0x77, 2], [2, 0, 0, 0, 0x77, 1]);
+pub const TO_CLIENT: ([u8; 6], [u8; 6]) = ([2, 0, 0, 0, 0x77, 9], [2, 0, 0, 0, 0x77, 1]);
+
+/// Which program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    Xdp,
+    Tc,
+    Egress,
+}
+
+pub const BOTH: [Hook; 2] = [Hook::Xdp, Hook::Tc];
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Pass,
+    Drop,
+    Redirect,
+}
+
+/// What the world is like.
+#[derive(Clone, Copy)]
+pub struct Setup {
+    pub mode: u8,
+    pub forwarding: u8,
+    pub backend: bool,
+    pub nat_ports: (u16, u16),
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            mode: mode::L4,
+            forwarding: forwarding::NAT,
+            backend: true,
+            nat_ports: (10_240, 32_767),
+        }
+    }
+}
+
+/// See the module.
+pub struct World {
+    pub hook: Hook,
+    ebpf: Ebpf,
+    _lab: Lab,
+}
+
+impl World {
+    pub fn new(hook: Hook, setup: Setup) -> Self {
+        let lab = Lab::new();
+        run(
+            "ip",
+            &["link", "set", "ekd0", "address", "02:00:00:00:77:01"],
+        );
+        for (address, mac) in [
+            (BACKEND.0, "02:00:00:00:77:02"),
+            (CLIENT.0, "02:00:00:00:77:09"),
+        ] {
+            let address = address.to_string();
+            run(
+                "ip",
+                &["neigh", "replace", &address, "lladdr", mac, "dev", "ekd0"],
+            );
+        }
+        let object = std::env::var("EVENKEEL_BPF_OBJECT").unwrap_or_else(|_| {
+            concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bpf/evenkeel.bpf.o").to_owned()
+        });
+        assert!(
+            Path::new(&object).exists(),
+            "these tests need the BPF program: run `cargo xtask build`"
+        );
+        let ebpf = EbpfLoader::new()
+            .map_max_entries("FLOWS", 1024)
+            .map_max_entries("REPLIES", 1024)
+            .load_file(&object)
+            .expect("the object's maps can be made");
+        let mut world = Self {
+            hook,
+            ebpf,
+            _lab: lab,
+        };
+        world.fill(setup);
+        world.load();
+        world
+    }
+
+    fn load(&mut self) {
+        let name = match self.hook {
+            Hook::Xdp => "ek_xdp",
+            Hook::Tc => "ek_ingress",
+            Hook::Egress => "ek_egress",
+        };
+        let program = self.ebpf.program_mut(name).expect("a program of this name");
+        if self.hook == Hook::Xdp {
+            let program: &mut Xdp = program.try_into().expect("an XDP program");
+            program.load().expect("the verifier accepts it");
+        } else {
+            let program: &mut SchedClassifier = program.try_into().expect("a TC program");
+            program.load().expect("the verifier accepts it");
+        }
+    }
+
+    /// Runs the program on one frame.
+    pub fn send(&mut self, frame: &[u8]) -> (Verdict, Vec<u8>) {
+        let mut out = vec![0xff; frame.len() + 64];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ..TestRunOptions::new()
+        };
+        let name = match self.hook {
+            Hook::Xdp => "ek_xdp",
+            Hook::Tc => "ek_ingress",
+            Hook::Egress => "ek_egress",
+        };
+        let program = self.ebpf.program(name).expect("a program of this name");
+        let result = if self.hook == Hook::Xdp {
+            let program: &Xdp = program.try_into().expect("an XDP program");
+            program.test_run(options)
+        } else {
+            let program: &SchedClassifier = program.try_into().expect("a TC program");
+            program.test_run(options)
+        };
+        let result = result.expect("the kernel runs it");
+        // enum xdp_action; TC_ACT_UNSPEC, TC_ACT_SHOT, TC_ACT_REDIRECT.
+        let verdict = match (self.hook, result.return_value as i32) {
+            (Hook::Xdp, 2) | (_, -1) => Verdict::Pass,
+            (Hook::Xdp, 1) | (Hook::Tc, 2) => Verdict::Drop,
+            (Hook::Xdp, 4) | (Hook::Tc, 7) => Verdict::Redirect,
+            (hook, other) => panic!("{hook:?} said {other}"),
+        };
+        out.truncate(result.data_size_out as usize);
+        (verdict, out)
+    }
+
+    /// Runs the program on a frame that must pass untouched.
+    #[track_caller]
+    pub fn passes(&mut self, frame: &[u8]) {
+        let (verdict, out) = self.send(frame);
+        assert_eq!(verdict, Verdict::Pass, "{:?}", self.hook);
+        assert_eq!(out, frame, "{:?}", self.hook);
+    }
+
+    /// Runs the program on a frame that must leave as `expected`, to the byte.
+    #[track_caller]
+    pub fn leaves_as(&mut self, frame: &[u8], expected: &[u8]) {
+        let (verdict, out) = self.send(frame);
+        assert_eq!(verdict, Verdict::Redirect, "{:?}", self.hook);
+        assert_eq!(out, expected, "{:?}", self.hook);
+    }
+
+    #[track_caller]
+    pub fn drops(&mut self, frame: &[u8], reason: Event) {
+        let before = self.event(reason);
+        assert_eq!(self.send(frame).0, Verdict::Drop, "{:?}", self.hook);
+        assert_eq!(self.event(reason), before + 1, "{:?}", self.hook);
+    }
+
+    fn fill(&mut self, setup: Setup) {
+        let settings = Settings {
+            seed: 7,
+            nat_port_first: setup.nat_ports.0,
+            nat_port_last: setup.nat_ports.1,
+            count_streams: 1,
+            closed_hold: 1_000_000_000,
+            ..Settings::default()
+        };
+        self.array("SETTINGS")
+            .set(0, settings, 0)
+            .expect("SETTINGS");
+        self.array("NAT_SOURCES")
+            .set(0, address(NAT_SOURCE), 0)
+            .expect("NAT_SOURCES");
+        let backend = Backend {
+            address: address(BACKEND.0),
+            port: BACKEND.1.to_be(),
+            nat_count: u16::from(setup.forwarding == forwarding::NAT),
+            forwarding: setup.forwarding,
+            used: 1,
+            ..Backend::default()
+        };
+        self.array("BACKENDS").set(0, backend, 0).expect("BACKENDS");
+        self.array("SERVICE_INFO")
+            .set(0, key(SERVICE), 0)
+            .expect("SERVICE_INFO");
+        for (index, at) in [(FILTER_SERVICES, SERVICE), (FILTER_BACKENDS, BACKEND)] {
+            let key = key(at);
+            let bit = filter_bit(&key.address, key.port, key.protocol) as usize;
+            let mut filter = Filter { words: [0; _] };
+            filter.words[bit / 64] |= 1 << (bit % 64);
+            self.array("FILTERS")
+                .set(index, filter, 0)
+                .expect("FILTERS");
+        }
+        let slot = if setup.backend { 0 } else { NO_BACKEND };
+        let mut inner = Array::create(1, 0).expect("an inner map");
+        inner
+            .set(0, MaglevTable { slots: [slot; _] }, 0)
+            .expect("the inner map");
+        let map = self.ebpf.map_mut("MAGLEV").expect("MAGLEV");
+        let mut outer: ArrayOfMaps<&mut MapData, Array<MapData, MaglevTable>> =
+            map.try_into().expect("MAGLEV is an array of maps");
+        outer.set(0, &inner, 0).expect("MAGLEV");
+        let service = Service {
+            mode: setup.mode,
+            forwarding: setup.forwarding,
+            ..Service::default()
+        };
+        self.hash("SERVICES")
+            .insert(key(SERVICE), service, 0)
+            .expect("SERVICES");
+        let index = BackendIndex::default();
+        self.hash("BACKEND_BY_ADDR")
+            .insert(key(BACKEND), index, 0)
+            .expect("BACKEND_BY_ADDR");
+    }
+
+    pub fn array<T: Pod>(&mut self, name: &str) -> Array<&mut MapData, T> {
+        let map = self.ebpf.map_mut(name).expect("a map of this name");
+        map.try_into().expect("an array of this type")
+    }
+
+    pub fn hash<K: Pod, V: Pod>(&mut self, name: &str) -> HashMap<&mut MapData, K, V> {
+        let map = self.ebpf.map_mut(name).expect("a map of this name");
+        map.try_into().expect("a hash map of this type")
+    }
+
+    fn per_cpu<T: Pod>(&self, name: &str, index: u32) -> Vec<T> {
+        let map = self.ebpf.map(name).expect("a map of this name");
+        let array: PerCpuArray<&MapData, T> = map.try_into().expect("a per-CPU array");
+        let values = array.get(&index, 0).expect("an entry");
+        values.iter().copied().collect()
+    }
+
+    fn counters(&self, name: &str) -> Counters {
+        let mut sum = Counters::default();
+        for one in self.per_cpu::<Counters>(name, 0) {
+            sum.flows_opened += one.flows_opened;
+            sum.flows_closed += one.flows_closed;
+            sum.packets += one.packets;
+            sum.bytes += one.bytes;
+            sum.reply_packets += one.reply_packets;
+            sum.reply_bytes += one.reply_bytes;
+            sum.streams += one.streams;
+            sum.flows_adopted += one.flows_adopted;
+            sum.flows_local += one.flows_local;
+            sum.flows_http2 += one.flows_http2;
+        }
+        sum
+    }
+
+    pub fn service(&self) -> Counters {
+        self.counters("SERVICE_COUNTS")
+    }
+
+    pub fn backend(&self) -> Counters {
+        self.counters("BACKEND_COUNTS")
+    }
+
+    pub fn event(&self, event: Event) -> u64 {
+        self.per_cpu::<u64>("EVENTS", event as u32).iter().sum()
+    }
+
+    /// All events together: 0 means that nothing worth a name happened.
+    pub fn events(&self) -> u64 {
+        (0..Event::COUNT)
+            .flat_map(|event| self.per_cpu::<u64>("EVENTS", event))
+            .sum()
+    }
+
+    pub fn flow(&mut self, tuple: Tuple) -> Option<Flow> {
+        self.hash("FLOWS").get(&tuple, 0).ok()
+    }
+
+    pub fn reply(&mut self, tuple: Tuple) -> Option<Reply> {
+        self.hash("REPLIES").get(&tuple, 0).ok()
+    }
+}
+
+pub fn address(ip: Ipv4Addr) -> Address {
+    Address::from_v4_word(u32::from_ne_bytes(ip.octets()))
+}
+
+fn key((ip, port): (Ipv4Addr, u16)) -> ServiceKey {
+    ServiceKey {
+        address: address(ip),
+        port: port.to_be(),
+        protocol: PROTOCOL_TCP,
+        reserved: [0; 5],
+    }
+}
+
+pub fn tuple(source: (Ipv4Addr, u16), destination: (Ipv4Addr, u16)) -> Tuple {
+    Tuple {
+        source: address(source.0),
+        destination: address(destination.0),
+        source_port: source.1.to_be(),
+        destination_port: destination.1.to_be(),
+        protocol: PROTOCOL_TCP,
+        reserved: [0; 3],
+    }
+}
