@@ -1,10 +1,11 @@
 //! One service on a private copy of the maps, and the programs run on frames by `BPF_PROG_TEST_RUN`.
 
+use std::io::ErrorKind::WouldBlock;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
 use aya::maps::{Array, ArrayOfMaps, HashMap, MapData, PerCpuArray};
-use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
+use aya::programs::{Program, ProgramError, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use evenkeel_ebpf::abi::{
     Address, Backend, BackendIndex, Counters, Event, FILTER_BACKENDS, FILTER_SERVICES, Filter,
@@ -12,7 +13,7 @@ use evenkeel_ebpf::abi::{
     filter_bit, forwarding, mode,
 };
 
-use crate::common::{Lab, run};
+use crate::lab::{Lab, run};
 
 pub const CLIENT: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 77, 0, 9), 40_000);
 pub const SERVICE: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 77, 1, 1), 80);
@@ -113,13 +114,19 @@ impl World {
             Hook::Egress => "ek_egress",
         };
         let program = self.ebpf.program_mut(name).expect("a program of this name");
-        if self.hook == Hook::Xdp {
-            let program: &mut Xdp = program.try_into().expect("an XDP program");
-            program.load().expect("the verifier accepts it");
-        } else {
-            let program: &mut SchedClassifier = program.try_into().expect("a TC program");
-            program.load().expect("the verifier accepts it");
-        }
+        let mut load = || match program {
+            Program::Xdp(program) => program.load(),
+            Program::SchedClassifier(program) => program.load(),
+            _ => panic!("{name} is neither an XDP nor a TC program"),
+        };
+        // The verifier gives up with EAGAIN when a signal comes, as on a loaded machine the test runner's do.
+        let loaded = (0..20).map(|_| load()).find(|loaded| match loaded {
+            Err(ProgramError::LoadError { io_error, .. }) => io_error.kind() != WouldBlock,
+            _ => true,
+        });
+        loaded
+            .expect("a load without a signal")
+            .expect("the verifier accepts it");
     }
 
     /// Runs the program on one frame.
