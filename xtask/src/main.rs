@@ -64,8 +64,14 @@ enum Commands {
     Ci,
     /// Measure, in turns with rivals, and print medians and ratios. Builds first; needs root.
     Bench {
-        /// Which benchmarks; all if none is named.
+        /// Which scenarios; all if none is named.
         names: Vec<String>,
+        /// Fewer rounds and fewer points: everything in less than five minutes.
+        #[arg(long)]
+        quick: bool,
+        /// Where every random choice comes from.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
     },
     /// The network-namespace lab by itself.
     Lab {
@@ -123,7 +129,13 @@ fn run(command: &Commands) -> Result<()> {
         }),
         Commands::Test { filter } => test::run(filter),
         Commands::Ci => test::ci(),
-        Commands::Bench { names } => bench::run(names),
+        Commands::Bench { names, quick, seed } => bench::run(
+            names,
+            &bench::Context {
+                quick: *quick,
+                seed: *seed,
+            },
+        ),
         Commands::Lab { command } => lab(*command),
     }
 }

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use super::host::idle;
+use super::{Context, Outcome};
 use crate::{
     lab::{Lab, Spec},
     shell,
@@ -25,7 +26,7 @@ const GOAL_RATIO: f64 = 2.0;
 /// CPUs that a quiet host may spend on its own.
 const QUIET: f64 = 0.05;
 
-pub(super) fn run() -> Result<()> {
+pub(super) fn run(_context: &Context) -> Result<Outcome> {
     let lab = Lab::new(&Spec {
         backends: 1,
         ..Spec::default()
@@ -45,7 +46,8 @@ pub(super) fn run() -> Result<()> {
     let printed = shell::capture(bench.args(["bench-datapath", "--json", "--backend", &backend]))?;
     progress.done();
     let report: Value = serde_json::from_str(&printed).context("what bench-datapath printed")?;
-    print(&report).with_context(|| format!("bench-datapath printed:\n{printed}"))
+    print(&report).with_context(|| format!("bench-datapath printed:\n{printed}"))?;
+    Ok(Outcome::default())
 }
 
 fn print(report: &Value) -> Result<()> {

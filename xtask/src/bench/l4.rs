@@ -9,7 +9,9 @@ use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::host::{Stopwatch, idle, median};
+use super::host::{Stopwatch, idle};
+use super::stats::median;
+use super::{Context, Outcome};
 use crate::{
     lab::{self, Daemon, Interface, Lab, Process, Service, Spec},
     shell,
@@ -36,7 +38,7 @@ struct Rival {
     rate: Vec<f64>,
 }
 
-pub(super) fn run() -> Result<()> {
+pub(super) fn run(_context: &Context) -> Result<Outcome> {
     let mut rivals: [Rival; RIVALS] = [evenkeel()?, nftables()?, direct()?];
     for rival in &rivals {
         visit(rival).with_context(|| format!("warming {} up", rival.name))?;
@@ -61,7 +63,7 @@ pub(super) fn run() -> Result<()> {
     }
     progress.done();
     print(&rivals);
-    Ok(())
+    Ok(Outcome::default())
 }
 
 fn print(rivals: &[Rival]) {

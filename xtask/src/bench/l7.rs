@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::host::median;
+use super::{Context, Outcome, stats::median};
 use crate::{shell, term::Progress, workspace};
 
 /// Visits to each rival.
@@ -45,7 +45,7 @@ struct Visit {
     rate: f64,
 }
 
-pub(super) fn run() -> Result<()> {
+pub(super) fn run(_context: &Context) -> Result<Outcome> {
     let directory = workspace::target()?.join("bench-l7");
     fs::create_dir_all(&directory)?;
     let (backend, _server) = nghttpd(&directory)?;
@@ -67,7 +67,7 @@ pub(super) fn run() -> Result<()> {
     progress.done();
     print(&rivals);
     fs::remove_dir_all(&directory)?;
-    Ok(())
+    Ok(Outcome::default())
 }
 
 fn print(rivals: &[Rival; 2]) {

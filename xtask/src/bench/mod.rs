@@ -3,12 +3,18 @@
 //! Absolute figures move from machine to machine and from minute to minute; so rivals are measured in turns, medians
 //! are compared, and the ratio is what counts.
 //!
-//! To add a benchmark: a module with a `run`, and a line in [`BENCHES`].
+//! To add a scenario: a module with a `run`, and a line in [`SCENARIOS`].
 
+mod context;
 mod datapath;
 mod host;
 mod l4;
 mod l7;
+pub mod result;
+pub mod stats;
+
+pub use context::Context;
+pub use result::Outcome;
 
 use anyhow::{Result, bail, ensure};
 
@@ -20,40 +26,40 @@ use crate::{
     workspace,
 };
 
-/// A benchmark.
-struct Bench {
+/// A scenario.
+struct Scenario {
     /// What to call it on the command line.
     name: &'static str,
     /// What it answers.
     about: &'static str,
-    /// Measures and prints.
-    run: fn() -> Result<()>,
+    /// Measures.
+    run: fn(&Context) -> Result<Outcome>,
 }
 
-static BENCHES: &[Bench] = &[
-    Bench {
+static SCENARIOS: &[Scenario] = &[
+    Scenario {
         name: "datapath",
         about: "time of the XDP program per packet: established, new and unrelated flows; a million flows",
         run: datapath::run,
     },
-    Bench {
+    Scenario {
         name: "l4",
         about: "CPU of the whole host per request: evenkeel nat, nftables DNAT, no balancer",
         run: l4::run,
     },
-    Bench {
+    Scenario {
         name: "l7",
         about: "CPU of the proxy per request, and p99: evenkeel and HAProxy, h2 to h2, one core each",
         run: l7::run,
     },
 ];
 
-/// Runs the benchmarks called `names`, or all.
-pub fn run(names: &[String]) -> Result<()> {
-    let known: Vec<&str> = BENCHES.iter().map(|bench| bench.name).collect();
+/// Runs the scenarios called `names`, or all.
+pub fn run(names: &[String], context: &Context) -> Result<()> {
+    let known: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
     if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
         bail!(
-            "there is no benchmark {unknown}; there are: {}",
+            "there is no scenario {unknown}; there are: {}",
             known.join(", ")
         );
     }
@@ -65,10 +71,14 @@ pub fn run(names: &[String]) -> Result<()> {
     setup::test_tools()?;
     build::run(Route::Any)?;
     lab::clean(Leftovers::Abandoned)?;
-    for bench in BENCHES {
-        if names.is_empty() || names.iter().any(|name| name == bench.name) {
-            println!("\n{}  {}", paint(Colour::Bold, bench.name), bench.about);
-            (bench.run)()?;
+    for scenario in SCENARIOS {
+        if names.is_empty() || names.iter().any(|name| name == scenario.name) {
+            println!(
+                "\n{}  {}",
+                paint(Colour::Bold, scenario.name),
+                scenario.about
+            );
+            (scenario.run)(context)?;
         }
     }
     Ok(())

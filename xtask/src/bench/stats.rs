@@ -1,0 +1,80 @@
+//! Medians, and how sure they are.
+
+/// The middle one of `values`; 0 of nothing.
+#[must_use]
+pub fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    match sorted.len() {
+        0 => 0.0,
+        odd if odd % 2 == 1 => sorted[middle],
+        _ => f64::midpoint(sorted[middle - 1], sorted[middle]),
+    }
+}
+
+/// The median of `values` between the ends of an interval that holds the true median 95 times in 100: the order
+/// statistics that a binomial distribution puts there (Hollander, Wolfe & Chicken, Nonparametric Statistical Methods,
+/// section 3.6). It assumes nothing of how the values are distributed. Fewer than six values cannot be that sure: the
+/// interval is then all of them, the widest there is. `None` of nothing.
+#[must_use]
+pub fn interval(values: &[f64]) -> Option<(f64, f64, f64)> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let (first, last) = (*sorted.first()?, *sorted.last()?);
+    let outside = outside(sorted.len());
+    let low = sorted.get(outside).copied().unwrap_or(first);
+    let high = sorted
+        .get(sorted.len() - 1 - outside)
+        .copied()
+        .unwrap_or(last);
+    Some((low, median(values), high))
+}
+
+/// How many of `count` sorted values can be left out at either end with the true median still inside 95 times in 100:
+/// the largest `k` for which P(at most `k` of `count` lie below the median) is at most 2.5 %.
+fn outside(count: usize) -> usize {
+    let mut at_most = 0.0;
+    // P(exactly 0 of count), then by the ratio of neighbours.
+    let mut exactly = 0.5_f64.powf(count as f64);
+    let mut left_out = 0_usize;
+    for below in 0..count {
+        at_most += exactly;
+        if at_most > 0.025 {
+            break;
+        }
+        left_out = below;
+        exactly *= (count - below) as f64 / (below + 1) as f64;
+    }
+    left_out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle() {
+        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
+        assert_eq!(median(&[]), 0.0);
+    }
+
+    #[test]
+    fn intervals_are_those_of_the_sign_test() {
+        // As tables of the sign test have them: the 95 % interval goes from the k-th smallest to the k-th largest.
+        let kth = |count: usize| outside(count) + 1;
+        assert_eq!(
+            [5, 6, 8, 9, 10, 15, 20, 30].map(kth),
+            [1, 1, 1, 2, 2, 4, 6, 10]
+        );
+    }
+
+    #[test]
+    fn an_interval_holds_its_median() {
+        let values: Vec<f64> = (1..=9).map(f64::from).collect();
+        assert_eq!(interval(&values), Some((2.0, 5.0, 8.0)));
+        assert_eq!(interval(&[7.0]), Some((7.0, 7.0, 7.0)));
+        assert_eq!(interval(&[]), None);
+    }
+}
