@@ -1,8 +1,10 @@
 //! Pinning, measured: how unevenly streams land on backends, and how even they could be.
 //!
-//! Pure: figures from counts ([`skew`]), the report built from them ([`report`]), and the decision taken on them ([`auto`]).
+//! Pure: figures from counts ([`skew`]), what whole connections allow at best ([`bound`]), the report built from them
+//! ([`report`]), and the decision taken on them ([`auto`]).
 
 pub mod auto;
+pub mod bound;
 pub mod report;
 pub mod skew;
 
