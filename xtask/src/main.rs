@@ -62,22 +62,43 @@ enum Commands {
     },
     /// What must hold before a change is merged: formatting, lints, all tests.
     Ci,
-    /// Measure, in turns with rivals, and print medians and ratios. Builds first; needs root.
+    /// Measure, in turns with rivals: medians, intervals, a report with plots. Builds first; needs root.
+    #[command(args_conflicts_with_subcommands = true)]
     Bench {
         /// Which scenarios; all if none is named.
         names: Vec<String>,
-        /// Fewer rounds and fewer points: everything in less than five minutes.
-        #[arg(long)]
-        quick: bool,
+        #[command(flatten)]
+        extent: Extent,
         /// Where every random choice comes from.
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        #[command(subcommand)]
+        command: Option<BenchCommands>,
     },
     /// The network-namespace lab by itself.
     Lab {
         #[command(subcommand)]
         command: LabCommands,
     },
+}
+
+#[derive(Clone, Copy, clap::Args)]
+#[group(multiple = false)]
+struct Extent {
+    /// Fewer rounds and fewer points: everything in less than five minutes.
+    #[arg(long)]
+    quick: bool,
+    /// Every round and every point, which takes up to an hour (the default).
+    #[arg(long)]
+    full: bool,
+}
+
+#[derive(Clone, Copy, Subcommand)]
+enum BenchCommands {
+    /// Make report.html, report.md and csv/ again from the stored results, without measuring.
+    Report,
+    /// Write the figures of README.md and docs/figures.md from the stored results.
+    Readme,
 }
 
 #[derive(Clone, Copy, Subcommand)]
@@ -129,10 +150,23 @@ fn run(command: &Commands) -> Result<()> {
         }),
         Commands::Test { filter } => test::run(filter),
         Commands::Ci => test::ci(),
-        Commands::Bench { names, quick, seed } => bench::run(
+        Commands::Bench {
+            command: Some(BenchCommands::Report),
+            ..
+        } => bench::report(),
+        Commands::Bench {
+            command: Some(BenchCommands::Readme),
+            ..
+        } => bench::readme(),
+        Commands::Bench {
+            names,
+            extent,
+            seed,
+            command: None,
+        } => bench::run(
             names,
             &bench::Context {
-                quick: *quick,
+                quick: extent.quick,
                 seed: *seed,
             },
         ),

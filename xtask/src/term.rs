@@ -101,6 +101,28 @@ pub fn thousands(number: u64) -> String {
     grouped
 }
 
+/// When the whole of a longer work is expected to end, and what of it comes after its present part.
+static EXPECTED: Mutex<Option<(Instant, Duration)>> = Mutex::new(None);
+
+/// Has every line of progress say how long it is until `end`. The guess never falls below `later`, what is still to
+/// come after the part that runs now.
+pub fn expect_end(end: Option<Instant>, later: Duration) {
+    *EXPECTED.lock().unwrap_or_else(PoisonError::into_inner) = end.map(|end| (end, later));
+}
+
+/// The time left as [`expect_end`] was told, for the end of a line of progress.
+fn left() -> String {
+    let expected = *EXPECTED.lock().unwrap_or_else(PoisonError::into_inner);
+    expected.map_or_else(String::new, |(end, later)| {
+        let left = end.saturating_duration_since(Instant::now()).max(later);
+        // To the second: tenths of a guess only flicker.
+        format!(
+            "  (about {} left)",
+            spell(Duration::from_secs(left.as_secs().max(1)))
+        )
+    })
+}
+
 /// One line of progress: appears after a second, is kept up to date on a terminal, says how long it took at the end.
 pub struct Progress {
     title: String,
@@ -125,7 +147,11 @@ impl Progress {
                 while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(wait) {
                     let note = note.lock().unwrap_or_else(PoisonError::into_inner).clone();
                     if stderr().is_terminal() {
-                        eprint!("\r\x1b[2K  {title} … {}{note}", spell(begun.elapsed()));
+                        let left = left();
+                        eprint!(
+                            "\r\x1b[2K  {title} … {}{note}{left}",
+                            spell(begun.elapsed())
+                        );
                         let _ = stderr().flush();
                         wait = Duration::from_millis(200);
                     } else if !shown {

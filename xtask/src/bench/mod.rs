@@ -3,28 +3,34 @@
 //! Absolute figures move from machine to machine and from minute to minute; so rivals are measured in turns, medians
 //! are compared, and the ratio is what counts.
 //!
+//! ```text
+//! scenario ──▶ Outcome ──▶ results/NAME.json ──▶ terminal, report.html, report.md, csv/, README, docs/figures.md
+//! host     ──▶ Facts   ──▶ host.json         ──┘
+//! ```
+//!
 //! To add a scenario: a module with a `run`, and a line in [`SCENARIOS`].
 
 mod context;
 mod datapath;
+pub mod facts;
 mod host;
 mod l4;
 mod l7;
+pub mod number;
+pub mod report;
 pub mod result;
+mod runner;
 pub mod stats;
+pub mod store;
+mod terminal;
 
 pub use context::Context;
 pub use result::Outcome;
+pub use runner::run;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::Result;
 
-use crate::{
-    build,
-    lab::{self, Leftovers},
-    setup::{self, Route},
-    term::{Colour, paint},
-    workspace,
-};
+use store::Results;
 
 /// A scenario.
 struct Scenario {
@@ -36,6 +42,7 @@ struct Scenario {
     run: fn(&Context) -> Result<Outcome>,
 }
 
+/// In the order that they run in, and are reported in.
 static SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "datapath",
@@ -54,32 +61,19 @@ static SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// Runs the scenarios called `names`, or all.
-pub fn run(names: &[String], context: &Context) -> Result<()> {
-    let known: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
-    if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
-        bail!(
-            "there is no scenario {unknown}; there are: {}",
-            known.join(", ")
-        );
-    }
-    ensure!(
-        workspace::is_root(),
-        "the benchmarks load BPF programs and make network namespaces: run them as root"
-    );
-    setup::lab_tools()?;
-    setup::test_tools()?;
-    build::run(Route::Any)?;
-    lab::clean(Leftovers::Abandoned)?;
-    for scenario in SCENARIOS {
-        if names.is_empty() || names.iter().any(|name| name == scenario.name) {
-            println!(
-                "\n{}  {}",
-                paint(Colour::Bold, scenario.name),
-                scenario.about
-            );
-            (scenario.run)(context)?;
-        }
-    }
+/// Makes the report again from what is stored, without measuring.
+pub fn report() -> Result<()> {
+    let page = report::write(&Results::load(names())?)?;
+    println!("{}", page.display());
     Ok(())
+}
+
+/// Writes the figures of README.md and docs/figures.md from what is stored.
+pub fn readme() -> Result<()> {
+    report::readme(&Results::load(names())?)
+}
+
+/// Names of all scenarios, in the order that they run in.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    SCENARIOS.iter().map(|scenario| scenario.name)
 }

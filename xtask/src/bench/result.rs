@@ -230,6 +230,15 @@ impl Row {
     }
 }
 
+impl Axis {
+    /// The name of position `x`, where positions have names.
+    #[must_use]
+    pub fn category(&self, x: f64) -> Option<&str> {
+        // A float becomes an index by rounding towards zero; what is negative or no number becomes 0.
+        self.categories.get(x as usize).map(String::as_str)
+    }
+}
+
 impl Point {
     /// A point without an interval.
     #[must_use]

@@ -37,6 +37,8 @@ pub const TEST_PROGRAMS: &[(&str, &str)] = &[
     ("nginx", "nginx"),
     ("ethtool", "ethtool"),
     ("iperf3", "iperf3"),
+    // What the report of the benchmarks is looked at with.
+    ("chromium", "chromium"),
 ];
 
 /// Where a BPF-capable Rust may come from.

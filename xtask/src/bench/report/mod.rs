@@ -1,0 +1,61 @@
+//! The report, made from the stored results alone: `target/bench/report.html`, one page that needs no network;
+//! `report.md`; `csv/SCENARIO-ID.csv` for each table and each plot; and the figures in README.md and docs/figures.md.
+//!
+//! Names, notes and reasons come from scenarios, peers and failures: all of it is escaped for where it goes.
+
+mod csv;
+mod html;
+mod markdown;
+mod plot;
+mod readme;
+mod scale;
+
+use std::{fs, path::PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use super::store::{self, Results};
+
+pub use readme::write as readme;
+
+/// Writes everything below target/bench; returns the page.
+pub fn write(results: &Results) -> Result<PathBuf> {
+    let home = store::home()?;
+    fs::create_dir_all(&home)?;
+    let page = home.join("report.html");
+    let put = |path: &PathBuf, text: String| {
+        fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+    };
+    put(&page, html::page(results))?;
+    put(&home.join("report.md"), markdown::report(results))?;
+    let directory = home.join("csv");
+    // Tables that no scenario makes any more would otherwise stay for ever.
+    if directory.exists() {
+        fs::remove_dir_all(&directory)?;
+    }
+    fs::create_dir_all(&directory)?;
+    for (name, text) in csv::files(results)? {
+        put(&directory.join(name), text)?;
+    }
+    Ok(page)
+}
+
+/// The page alone, for whoever has results that are not stored.
+#[must_use]
+pub fn page(results: &Results) -> String {
+    html::page(results)
+}
+
+/// How many claims were checked, and how many of them held.
+fn verdict(results: &Results) -> (usize, usize) {
+    let claims = || {
+        results
+            .records
+            .iter()
+            .flat_map(|record| &record.outcome.claims)
+    };
+    (
+        claims().count(),
+        claims().filter(|claim| claim.holds).count(),
+    )
+}

@@ -1,0 +1,213 @@
+//! Runs scenarios one after the other. One that fails is named in the report and at the end, and the others still run.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, anyhow, bail, ensure};
+
+use super::{
+    Context, Outcome, SCENARIOS, Scenario,
+    facts::{self, Facts},
+    report,
+    store::{self, Record, Results},
+    terminal,
+};
+use crate::{
+    build,
+    lab::{self, Leftovers},
+    setup::{self, Route},
+    term::{self, Colour, paint, spell},
+    workspace,
+};
+
+/// What a scenario of which no run is known is expected to take, quick and full; only the time left is told by it.
+const GUESS: (Duration, Duration) = (Duration::from_secs(40), Duration::from_secs(480));
+
+/// Runs the scenarios called `names`, or all, and writes the report.
+pub fn run(names: &[String], context: &Context) -> Result<()> {
+    let scenarios = chosen(names)?;
+    ensure!(
+        workspace::is_root(),
+        "the benchmarks load BPF programs and make network namespaces: run them as root"
+    );
+    setup::lab_tools()?;
+    setup::test_tools()?;
+    // Whoever names a binary wants that one measured.
+    if std::env::var_os("EVENKEEL_BIN").is_none() {
+        build::run(Route::Any)?;
+    }
+    lab::clean(Leftovers::Abandoned)?;
+    let begun = Instant::now();
+    let facts = Facts::gather(context.quick)?;
+    facts.save()?;
+    println!(
+        "seed {}, commit {}, {}",
+        context.seed, facts.commit, facts.date
+    );
+    for note in &facts.notes {
+        println!("{}", paint(Colour::Yellow, format!("note: {note}")));
+    }
+    let mut failed = Vec::new();
+    for (index, scenario) in scenarios.iter().enumerate() {
+        let left: Duration = scenarios[index..]
+            .iter()
+            .map(|next| expected(next, context))
+            .sum();
+        println!(
+            "\n{}  {}  {}",
+            paint(Colour::Bold, scenario.name),
+            scenario.about,
+            paint(
+                Colour::Faint,
+                format!(
+                    "({} of {}, about {} left)",
+                    index + 1,
+                    scenarios.len(),
+                    spell(left)
+                )
+            )
+        );
+        let later = left.saturating_sub(expected(scenario, context));
+        term::expect_end(Some(Instant::now() + left), later);
+        let record = measure(scenario, context);
+        term::expect_end(None, Duration::ZERO);
+        record.save()?;
+        match &record.failure {
+            None => terminal::print(&record.outcome),
+            Some(why) => {
+                println!("  {}  {why}", paint(Colour::Red, "failed"));
+                failed.push(scenario.name);
+            }
+        }
+    }
+    let page = report::write(&Results::load(super::names())?)?;
+    println!(
+        "\n{} in {}; the report: {}",
+        count(scenarios.len()),
+        spell(begun.elapsed()),
+        page.display()
+    );
+    ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
+    Ok(())
+}
+
+fn count(scenarios: usize) -> String {
+    format!(
+        "{scenarios} scenario{}",
+        if scenarios == 1 { "" } else { "s" }
+    )
+}
+
+fn chosen(names: &[String]) -> Result<Vec<&'static Scenario>> {
+    let known: Vec<&str> = super::names().collect();
+    if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
+        bail!(
+            "there is no scenario {unknown}; there are: {}",
+            known.join(", ")
+        );
+    }
+    let wanted =
+        |scenario: &&Scenario| names.is_empty() || names.iter().any(|name| name == scenario.name);
+    Ok(SCENARIOS.iter().filter(wanted).collect())
+}
+
+/// As long as the last run of the same kind.
+fn expected(scenario: &Scenario, context: &Context) -> Duration {
+    let last = Record::load(scenario.name).ok().flatten();
+    let last =
+        last.filter(|record| record.outcome.quick == context.quick && record.failure.is_none());
+    last.and_then(|record| Duration::try_from_secs_f64(record.outcome.seconds).ok())
+        .unwrap_or(context.choose(GUESS.1, GUESS.0))
+}
+
+/// Runs one scenario; a panic is a failure like others.
+fn measure(scenario: &Scenario, context: &Context) -> Record {
+    let date = facts::now();
+    let begun = Instant::now();
+    let found = catch_unwind(AssertUnwindSafe(|| (scenario.run)(context)))
+        .unwrap_or_else(|panic| Err(anyhow!("it panicked: {}", words(&*panic))))
+        .and_then(|outcome| store::check(&outcome).map(|()| outcome));
+    let (mut outcome, failure) = match found {
+        Ok(outcome) => (outcome, None),
+        Err(error) => (Outcome::default(), Some(format!("{error:#}"))),
+    };
+    scenario.name.clone_into(&mut outcome.name);
+    scenario.about.clone_into(&mut outcome.about);
+    outcome.seed = context.seed;
+    outcome.quick = context.quick;
+    outcome.seconds = begun.elapsed().as_secs_f64();
+    let quick = if context.quick { " --quick" } else { "" };
+    let again = format!(
+        "cargo xtask bench {}{quick} --seed {}",
+        scenario.name, context.seed
+    );
+    outcome.commands.retain(|command| *command != again);
+    outcome.commands.insert(0, again);
+    Record {
+        outcome,
+        date,
+        commit: facts::commit(),
+        failure,
+    }
+}
+
+/// What a panic said.
+fn words(panic: &(dyn std::any::Any + Send)) -> String {
+    let literal = panic.downcast_ref::<&str>().map(ToString::to_string);
+    let formatted = || panic.downcast_ref::<String>().cloned();
+    literal
+        .or_else(formatted)
+        .unwrap_or_else(|| "without a word".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scenario(run: fn(&Context) -> Result<Outcome>) -> Scenario {
+        Scenario {
+            name: "test",
+            about: "a test",
+            run,
+        }
+    }
+
+    const CONTEXT: Context = Context {
+        quick: true,
+        seed: 7,
+    };
+
+    #[test]
+    fn a_scenario_that_fails_or_panics_is_recorded_with_its_reason() {
+        let failed = measure(&scenario(|_| bail!("no nginx")), &CONTEXT);
+        assert_eq!(failed.failure.as_deref(), Some("no nginx"));
+        let panicked = measure(&scenario(|_| panic!("index {}", 3)), &CONTEXT);
+        assert_eq!(panicked.failure.as_deref(), Some("it panicked: index 3"));
+        assert!(panicked.outcome.tables.is_empty());
+    }
+
+    #[test]
+    fn a_record_says_how_to_have_it_again() {
+        let record = measure(&scenario(|_| Ok(Outcome::default())), &CONTEXT);
+        assert_eq!(
+            record.outcome.commands,
+            ["cargo xtask bench test --quick --seed 7"]
+        );
+        assert_eq!(record.outcome.seed, 7);
+        assert!(record.outcome.quick);
+    }
+
+    #[test]
+    fn an_unknown_scenario_is_refused_with_those_there_are() {
+        let error = chosen(&["pining".to_owned()])
+            .map(|_| ())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("pining") && error.contains("datapath"),
+            "{error}"
+        );
+    }
+}
