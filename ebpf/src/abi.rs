@@ -6,7 +6,7 @@
 //! (RFC 4291 section 2.5.5.2), so that one key type serves both families.
 
 /// Version of this layout; part of the pin directory's name, so that a daemon never adopts maps it cannot read.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Slots of a Maglev table: a prime, about 100 x the largest number of backends that should still be spread
 /// within 1 % (Eisenbud et al., Maglev, NSDI 2016, section 5.3, which uses the same 65,537).
@@ -226,7 +226,8 @@ pub struct Http2 {
     /// TCP sequence number at which the next frame header starts; while searching without a candidate, the end of
     /// the payload seen.
     pub next: u32,
-    /// Highest client stream id seen; 0 for none.
+    /// Highest client stream id seen; 0 for none. The highest bit is set while a processor changes the state, see
+    /// `http2::Front`.
     pub highest: u32,
     /// The first bytes of the frame header at `next`, where a segment ended inside of it; the first byte is the
     /// most significant one, bytes not there yet are 0.
@@ -437,11 +438,13 @@ pub enum Event {
     DropFragment = 19,
     /// Dropped: a reset that belongs to no flow, so that nobody waits for it.
     DropNoFlow = 20,
+    /// A segment was not walked: another processor worked on the flow for longer than the walker waits.
+    WalkerBusy = 21,
 }
 
 impl Event {
     /// Number of entries of `EVENTS`.
-    pub const COUNT: u32 = 21;
+    pub const COUNT: u32 = 22;
     /// Names in order of the value, as shown by `evenkeel status`.
     pub const NAMES: [&'static str; Self::COUNT as usize] = [
         "drop_malformed",
@@ -465,6 +468,7 @@ impl Event {
         "steer_no_socket",
         "drop_fragment",
         "drop_no_flow",
+        "walker_busy",
     ];
 }
 

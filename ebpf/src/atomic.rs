@@ -1,5 +1,5 @@
-//! The two places where processors must agree: the state of a flow, so that it is counted as closed once; and the
-//! owner of a closed NAT port, so that it is taken over once.
+//! The places where processors must agree: the state of a flow, so that it is counted as closed once; the owner of a
+//! closed NAT port, so that it is taken over once; and the front of the frame walker, so that a stream counts once.
 //!
 //! `core` has no atomics for this target, and its intrinsics make bitcode that the linker refuses: hence assembly
 //! (BPF_ATOMIC with BPF_FETCH, Linux 5.12). BPF has atomics on words only, so each works on the eight bytes around
@@ -73,7 +73,7 @@ pub const fn owner_word(reply: &Reply) -> u64 {
 /// Replaces `old` by `new`; false if the word was no longer `old`.
 ///
 /// # Safety
-/// `word` must come from [`owner`].
+/// `word` must be an aligned word of a live map value.
 #[inline(always)]
 pub unsafe fn compare_exchange(word: *mut u64, old: u64, new: u64) -> bool {
     let found: u64;
@@ -87,6 +87,23 @@ pub unsafe fn compare_exchange(word: *mut u64, old: u64, new: u64) -> bool {
         );
     }
     found == old
+}
+
+/// Puts `new` in place of a word, after everything that was written before.
+///
+/// # Safety
+/// `word` must be an aligned word of a live map value.
+#[inline(always)]
+pub unsafe fn exchange(word: *mut u64, new: u64) {
+    // SAFETY: as the caller promises; the instruction touches nothing else. What it returns is of no use here, but
+    // without BPF_FETCH there would be no exchange, and with it it orders all that was written before.
+    unsafe {
+        asm!(
+            "{value} = xchg_64({word} + 0, {value})",
+            word = in(reg) word,
+            value = inout(reg) new => _,
+        );
+    }
 }
 
 /// Sets bits of a word and returns what it was.

@@ -51,11 +51,13 @@
 
 mod cursor;
 mod frame;
+mod front;
 
 use crate::abi::{Http2, http2_phase as phase};
 use crate::packet::Bytes;
 use cursor::{Boundary, Cursor, Lane};
 use frame::{HEADER, Header};
+pub use front::Front;
 
 /// What a client sends first (RFC 9113 section 3.4).
 pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -150,9 +152,12 @@ pub const fn opened(sequence: u32) -> Http2 {
 /// Takes one segment into account; at most `FRAMES` headers (or candidates) of it.
 #[inline(always)]
 pub fn walk<const FRAMES: u32, B: Bytes>(state: &mut Http2, bytes: &B, segment: Segment) -> Walk {
-    if let Some(opened) = walk_in_step::<{ IN_STEP }, B>(state, bytes, segment) {
+    let front = Front::of(state);
+    if let Some(reached) = walk_in_step::<{ IN_STEP }, B>(state, front, bytes, segment) {
+        state.next = reached.next;
+        state.highest = reached.highest;
         return Walk {
-            opened,
+            opened: reached.opened_since(front),
             ..Walk::default()
         };
     }
@@ -177,24 +182,24 @@ pub fn walk<const FRAMES: u32, B: Bytes>(state: &mut Http2, bytes: &B, segment: 
 pub const IN_STEP: u32 = 16;
 
 /// The common case, fast: a flow in step, nothing missing, and a segment that holds whole headers only, at most
-/// `FRAMES`. Returns the streams that it opened; `None` changes nothing and leaves the segment to [`Work`].
+/// `FRAMES`. Returns where the front of the flow, now at `front`, comes to; `None` leaves the segment to [`Work`].
 #[inline(always)]
 pub fn walk_in_step<const FRAMES: u32, B: Bytes>(
-    state: &mut Http2,
+    state: &Http2,
+    front: Front,
     bytes: &B,
     segment: Segment,
-) -> Option<u32> {
+) -> Option<Front> {
     let wanted = flag::RECOGNISED;
     let given = state.flags & (flag::RECOGNISED | flag::HOLE | flag::PREFACE);
     if state.phase != phase::SYNCHRONISED || given != wanted || state.partial_length != 0 {
         return None;
     }
-    let mut at = state.next.wrapping_sub(segment.sequence);
-    if (at as i32) < 0 {
+    let mut at = front.next.wrapping_sub(segment.sequence);
+    if (at as i32) < 0 || front.is_taken() {
         return None;
     }
-    let before = state.highest;
-    let mut highest = before;
+    let mut highest = front.highest;
     for _ in 0..FRAMES {
         if at.wrapping_add(HEADER) > segment.length {
             break;
@@ -210,9 +215,10 @@ pub fn walk_in_step<const FRAMES: u32, B: Bytes>(
     if at < segment.length {
         return None;
     }
-    state.next = segment.sequence.wrapping_add(at);
-    state.highest = highest;
-    Some(streams(highest).wrapping_sub(streams(before)))
+    Some(Front {
+        next: segment.sequence.wrapping_add(at),
+        highest,
+    })
 }
 
 /// What a phase of [`Work`] leaves to do.

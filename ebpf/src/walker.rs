@@ -5,10 +5,13 @@
 //! to more than a million instructions for a handful of frames.
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
+use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use aya_ebpf::programs::{TcContext, XdpContext};
-use evenkeel_ebpf::abi::Http2;
-use evenkeel_ebpf::http2::{IN_STEP, Next, PREFACE, Segment, Walk, Work, walk_in_step};
+use evenkeel_ebpf::abi::{Event, Http2};
+use evenkeel_ebpf::http2::{Front, IN_STEP, Next, PREFACE, Segment, Walk, Work, walk_in_step};
 
+use crate::atomic;
+use crate::count;
 use crate::frame::Frame;
 use crate::maps::WORK;
 use crate::tc::TcFrame;
@@ -17,6 +20,9 @@ use crate::xdp::XdpFrame;
 /// Turns for one packet: frame headers, or candidates where the boundary was lost. More than headers fit 1,500 bytes
 /// (166 without any content), and enough for 64 KiB of requests.
 const TURNS: u32 = 1024;
+
+/// Looks at a flow that another processor has taken; some 25 ns each: more than a segment's walk takes.
+const LOOKS: u32 = 1024;
 
 /// Walks a segment.
 #[inline(always)]
@@ -31,9 +37,21 @@ pub fn walk<F: Frame>(frame: &F, state: &mut Http2, segment: Segment) -> Walk {
     let Some(work) = WORK.get_ptr_mut(0) else {
         return Walk::default();
     };
-    // SAFETY: this processor's only value, and nothing else of ours runs on it meanwhile.
+    if ek_take(state) == 0 {
+        count::event(Event::WalkerBusy);
+        return Walk::default();
+    }
+    // SAFETY: this processor's only value, and nothing else of ours runs on it meanwhile; the flow's state is ours,
+    // too, until it is given back.
     unsafe {
-        work.write(Work::new(*state, segment));
+        let front = Front::of(state).free();
+        work.write(Work::new(
+            Http2 {
+                highest: front.highest,
+                ..*state
+            },
+            segment,
+        ));
         let mut next = frame.walk(Phase::Start, work);
         for _ in 0..=PREFACE.len() {
             if next != Next::Preface as u32 {
@@ -49,9 +67,43 @@ pub fn walk<F: Frame>(frame: &F, state: &mut Http2, segment: Segment) -> Walk {
             }
             frame.walk(Phase::Finish, work);
         }
-        *state = (*work).state;
+        let reached = Front::of(&(*work).state);
+        *state = Http2 {
+            highest: reached.taken().highest,
+            ..(*work).state
+        };
+        atomic::exchange(word(state), reached.word());
         (*work).walk
     }
+}
+
+/// The word of a state that holds its front.
+#[inline(always)]
+fn word(state: *mut Http2) -> *mut u64 {
+    state.cast()
+}
+
+/// Takes a flow, so that no other processor changes its state; 0 if one holds it for too long.
+#[unsafe(no_mangle)]
+pub extern "C" fn ek_take(state: *mut Http2) -> u32 {
+    if state.is_null() {
+        return 0;
+    }
+    for _ in 0..LOOKS {
+        // SAFETY: the front of a live map value, as `walk` passes it; volatile, as other processors write it.
+        unsafe {
+            let found = word(state).read_volatile();
+            let front = Front::from_word(found);
+            if !front.is_taken()
+                && atomic::compare_exchange(word(state), found, front.taken().word())
+            {
+                return 1;
+            }
+            // Only to wait.
+            bpf_ktime_get_ns();
+        }
+    }
+    0
 }
 
 /// What the walk in step returns where it is not one.
@@ -68,17 +120,30 @@ macro_rules! in_step {
             length: u32,
             sequence: u32,
         ) -> u32 {
-            // SAFETY: null or the state in a live map value, as `Frame::walk_in_step` passes it.
-            let Some(state) = (unsafe { state.as_mut() }) else {
+            if state.is_null() {
                 return NOT_IN_STEP;
-            };
+            }
             let frame = $frame($program::new(context));
             let segment = Segment {
                 offset,
                 length,
                 sequence,
             };
-            walk_in_step::<IN_STEP, _>(state, &frame, segment).unwrap_or(NOT_IN_STEP)
+            // SAFETY: the state in a live map value, as `Frame::walk_in_step` passes it. Other processors may write it
+            // meanwhile, never without changing the front, which is read first and replaced only if it is still that.
+            unsafe {
+                let found = word(state).read_volatile();
+                let front = Front::from_word(found);
+                match walk_in_step::<IN_STEP, _>(&*state, front, &frame, segment) {
+                    Some(reached) if reached == front => 0,
+                    Some(reached)
+                        if atomic::compare_exchange(word(state), found, reached.word()) =>
+                    {
+                        reached.opened_since(front)
+                    }
+                    _ => NOT_IN_STEP,
+                }
+            }
         }
     };
 }

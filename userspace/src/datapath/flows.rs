@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use aya::maps::{IterableMap, MapData};
 use evenkeel_ebpf::abi::{Flow, Reply, Tuple, flag, forwarding, http2_phase, state};
+use evenkeel_ebpf::http2::{self, Front};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
@@ -60,7 +61,7 @@ impl PayloadProtocol {
     fn of(flow: &Flow) -> Self {
         match flow.http2.phase {
             http2_phase::SYNCHRONISED => Self::Http2,
-            http2_phase::SEARCHING if flow.http2.highest > 0 => Self::Http2,
+            http2_phase::SEARCHING if streams(flow) > 0 => Self::Http2,
             http2_phase::TLS => Self::Tls,
             http2_phase::OTHER => Self::Other,
             _ => Self::Unknown,
@@ -130,7 +131,7 @@ pub struct UpstreamRecord {
 
 /// Client stream ids are odd and only grow (RFC 9113 section 5.1.1), so the highest one tells how many there were.
 fn streams(flow: &Flow) -> u64 {
-    u64::from(flow.http2.highest).div_ceil(2)
+    u64::from(http2::streams(Front::of(&flow.http2).free().highest))
 }
 
 /// Now, on the clock of the data path.
@@ -269,7 +270,9 @@ mod tests {
             (1, 1),
             (3, 2),
             (19_999, 10_000),
-            (u32::MAX, 1 << 31),
+            (0x7fff_ffff, 1 << 30),
+            // A processor is at work on it.
+            (1 << 31 | 3, 2),
         ] {
             let mut flow = Flow::default();
             flow.http2.highest = highest;

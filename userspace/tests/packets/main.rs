@@ -6,6 +6,7 @@
 #[path = "../datapath/lab.rs"]
 #[allow(dead_code, reason = "the data path's tests use all of it")]
 mod lab;
+mod streams;
 mod wire;
 mod world;
 
@@ -420,81 +421,4 @@ fn an_icmp_error_is_translated_inside_and_out_with_eight_inner_bytes() {
         );
         assert_eq!(world.event(Event::IcmpTranslated), 2);
     }
-}
-
-/// The preface, SETTINGS, and so many requests.
-fn http2(requests: u32) -> Vec<u8> {
-    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-    bytes.extend([0, 0, 0, 4, 0, 0, 0, 0, 0]);
-    for index in 0..requests {
-        bytes.extend([0, 0, 3, 1, 5]);
-        bytes.extend((2 * index + 1).to_be_bytes());
-        bytes.extend([0x82, 0x84, 0x86]);
-    }
-    bytes
-}
-
-#[test]
-fn streams_are_counted_however_the_bytes_are_cut() {
-    let bytes = http2(5);
-    for hook in BOTH {
-        let mut world = World::new(hook, Setup::default());
-        let cuts = [1, 7, 24, 30, 33, 40, 41, 50, 60];
-        for (round, cut) in (1_u16..).zip(cuts) {
-            let client = (CLIENT.0, CLIENT.1 + round);
-            world.send(&Tcp::new(client, SERVICE, SYN).frame());
-            let mut sequence = 1001;
-            for part in [&bytes[..cut], &bytes[cut..]] {
-                let packet = Tcp {
-                    sequence,
-                    ..Tcp::new(client, SERVICE, ACK).payload(part)
-                };
-                world.send(&packet.frame());
-                // Once more: a retransmission counts nothing.
-                world.send(&packet.frame());
-                sequence += part.len() as u32;
-            }
-            let round = u64::from(round);
-            for counters in [world.service(), world.backend()] {
-                assert_eq!(
-                    (counters.streams, counters.flows_http2),
-                    (5 * round, round),
-                    "{hook:?}, cut at {cut}"
-                );
-            }
-        }
-    }
-}
-
-#[test]
-fn a_hundred_streams_in_one_packet_are_counted() {
-    for hook in BOTH {
-        let mut world = World::new(hook, Setup::default());
-        open(&mut world, Setup::default());
-        let packet = Tcp {
-            sequence: 1001,
-            ..from_client(ACK).payload(&http2(100))
-        };
-        world.send(&packet.frame());
-        assert_eq!(world.service().streams, 100);
-        assert_eq!(world.event(Event::WalkerBound), 0);
-    }
-}
-
-#[test]
-fn streams_that_the_proxy_opens_are_the_backends() {
-    let mut world = World::new(Hook::Egress, Setup::default());
-    let proxy = (NAT_SOURCE, 50_000);
-    world.passes(&Tcp::new(proxy, BACKEND, SYN).frame());
-    let packet = Tcp {
-        sequence: 1001,
-        ..Tcp::new(proxy, BACKEND, ACK).payload(&http2(3))
-    };
-    world.passes(&packet.frame());
-    let counted = world.backend();
-    assert_eq!(
-        (counted.flows_opened, counted.packets, counted.streams),
-        (1, 2, 3)
-    );
-    assert_eq!(world.service().streams, 0);
 }

@@ -130,7 +130,7 @@ impl World {
     }
 
     /// Runs the program on one frame.
-    pub fn send(&mut self, frame: &[u8]) -> (Verdict, Vec<u8>) {
+    pub fn send(&self, frame: &[u8]) -> (Verdict, Vec<u8>) {
         let mut out = vec![0xff; frame.len() + 64];
         let options = TestRunOptions {
             data_in: Some(frame),

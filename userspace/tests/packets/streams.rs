@@ -1,0 +1,151 @@
+//! Streams in the payload of single packets: however the bytes are cut, and whoever meets them.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{hint, thread};
+
+use evenkeel_ebpf::abi::Event;
+
+use crate::wire::{ACK, SYN, Tcp};
+use crate::world::{BACKEND, BOTH, CLIENT, Hook, NAT_SOURCE, SERVICE, Setup, World};
+use crate::{flow, from_client, open};
+
+/// The preface, SETTINGS, and so many requests.
+fn http2(requests: u32) -> Vec<u8> {
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend([0, 0, 0, 4, 0, 0, 0, 0, 0]);
+    for index in 0..requests {
+        bytes.extend([0, 0, 3, 1, 5]);
+        bytes.extend((2 * index + 1).to_be_bytes());
+        bytes.extend([0x82, 0x84, 0x86]);
+    }
+    bytes
+}
+
+#[test]
+fn streams_are_counted_however_the_bytes_are_cut() {
+    let bytes = http2(5);
+    for hook in BOTH {
+        let world = World::new(hook, Setup::default());
+        let cuts = [1, 7, 24, 30, 33, 40, 41, 50, 60];
+        for (round, cut) in (1_u16..).zip(cuts) {
+            let client = (CLIENT.0, CLIENT.1 + round);
+            world.send(&Tcp::new(client, SERVICE, SYN).frame());
+            let mut sequence = 1001;
+            for part in [&bytes[..cut], &bytes[cut..]] {
+                let packet = Tcp {
+                    sequence,
+                    ..Tcp::new(client, SERVICE, ACK).payload(part)
+                };
+                world.send(&packet.frame());
+                // Once more: a retransmission counts nothing.
+                world.send(&packet.frame());
+                sequence += part.len() as u32;
+            }
+            let round = u64::from(round);
+            for counters in [world.service(), world.backend()] {
+                assert_eq!(
+                    (counters.streams, counters.flows_http2),
+                    (5 * round, round),
+                    "{hook:?}, cut at {cut}"
+                );
+            }
+        }
+    }
+}
+
+/// Each of two processors gets every segment, at the same time as the other: as a retransmission may come that was
+/// sent by another processor's timer.
+#[test]
+fn segments_that_two_processors_meet_at_once_count_once() {
+    const REQUESTS: u32 = 8000;
+    let bytes = http2(REQUESTS);
+    for hook in BOTH {
+        let mut world = World::new(hook, Setup::default());
+        open(&mut world, Setup::default());
+        // Some segments end with a frame and some inside of one, so that both ways through the walker meet.
+        let mut sequence = 1001;
+        let mut frames = Vec::new();
+        let cuts = [24 + 9, 12, 12, 24, 12, 36, 5, 7, 12, 17, 7];
+        let mut rest = &bytes[..];
+        for cut in cuts.into_iter().cycle() {
+            let (part, others) = rest.split_at(cut.min(rest.len()));
+            if part.is_empty() {
+                break;
+            }
+            let packet = Tcp {
+                sequence,
+                ..from_client(ACK).payload(part)
+            };
+            frames.push(packet.frame());
+            sequence += part.len() as u32;
+            rest = others;
+        }
+        let reached = [AtomicUsize::new(0), AtomicUsize::new(0)];
+        thread::scope(|scope| {
+            for (mine, other) in [(0, 1), (1, 0)] {
+                let (world, frames, reached) = (&world, &frames, &reached);
+                scope.spawn(move || {
+                    for (index, frame) in frames.iter().enumerate() {
+                        reached[mine].store(index, Ordering::Release);
+                        for spins in 1_u32.. {
+                            if reached[other].load(Ordering::Acquire) >= index {
+                                break;
+                            }
+                            if spins.is_multiple_of(1024) {
+                                thread::yield_now();
+                            }
+                            hint::spin_loop();
+                        }
+                        // Who waited is late by a little: by how much must vary for the two to meet.
+                        for _ in 0..index * (7 * mine + 5) % 32 {
+                            hint::spin_loop();
+                        }
+                        world.send(frame);
+                    }
+                    reached[mine].store(usize::MAX, Ordering::Release);
+                });
+            }
+        });
+        let streams = u64::from(REQUESTS);
+        assert_eq!(
+            [world.service().streams, world.backend().streams],
+            [streams; 2],
+            "{hook:?}"
+        );
+        assert_eq!(flow(&mut world).http2.highest, 2 * REQUESTS - 1, "{hook:?}");
+        assert_eq!(world.event(Event::WalkerBusy), 0, "{hook:?}");
+    }
+}
+
+#[test]
+fn a_hundred_streams_in_one_packet_are_counted() {
+    for hook in BOTH {
+        let mut world = World::new(hook, Setup::default());
+        open(&mut world, Setup::default());
+        let packet = Tcp {
+            sequence: 1001,
+            ..from_client(ACK).payload(&http2(100))
+        };
+        world.send(&packet.frame());
+        assert_eq!(world.service().streams, 100);
+        assert_eq!(world.event(Event::WalkerBound), 0);
+    }
+}
+
+#[test]
+fn streams_that_the_proxy_opens_are_the_backends() {
+    let mut world = World::new(Hook::Egress, Setup::default());
+    let proxy = (NAT_SOURCE, 50_000);
+    world.passes(&Tcp::new(proxy, BACKEND, SYN).frame());
+    let packet = Tcp {
+        sequence: 1001,
+        ..Tcp::new(proxy, BACKEND, ACK).payload(&http2(3))
+    };
+    world.passes(&packet.frame());
+    let counted = world.backend();
+    assert_eq!(
+        (counted.flows_opened, counted.packets, counted.streams),
+        (1, 2, 3)
+    );
+    assert_eq!(world.service().streams, 0);
+}
