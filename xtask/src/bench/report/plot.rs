@@ -19,12 +19,12 @@ const LEFT: f64 = 74.0;
 const RIGHT: f64 = 18.0;
 const TOP: f64 = 14.0;
 const BOTTOM: f64 = 54.0;
-/// Width of a letter of an axis' figures, on average.
-const LETTER: f64 = 6.6;
+/// Width of a letter beside an axis, on average in a wide typeface; titles are a tenth larger.
+const LETTER: f64 = 7.4;
 /// Colours that the style sheet knows.
 pub(super) const COLOURS: usize = 8;
 /// Longest name of a category in letters; the whole name stands in its title.
-const LONGEST: usize = 24;
+const LONGEST: f64 = 22.0;
 /// Up to how many bars have their figure written above.
 const WRITTEN: usize = 14;
 
@@ -96,6 +96,8 @@ struct Canvas<'a> {
     height: f64,
     bottom: f64,
     slanted: bool,
+    /// Letters of a category's name that there is room for.
+    letters: usize,
 }
 
 impl<'a> Canvas<'a> {
@@ -108,15 +110,18 @@ impl<'a> Canvas<'a> {
             PlotKind::Bars | PlotKind::Lines => Scale::new(&plot.y, heights, Some(0.0)),
         };
         let slot = (WIDTH - LEFT - RIGHT) / plot.x.categories.len().max(1) as f64;
-        let longest = plot
-            .x
-            .categories
-            .iter()
-            .map(|name| name.chars().count().min(LONGEST));
-        let longest = longest.max().unwrap_or(0) as f64 * LETTER;
-        let slanted = longest > slot;
-        // Slanted by 35 degrees: sin 35 = 0.57.
-        let more = if slanted { longest * 0.57 } else { 0.0 };
+        let longest = plot.x.categories.iter().map(|name| name.chars().count());
+        let longest = (longest.max().unwrap_or(0) as f64).min(LONGEST);
+        let slanted = longest * LETTER > slot;
+        // Slanted by 35 degrees (cos 0.82, sin 0.57) a name reaches back from the middle of its slot, the first one as
+        // far as the edge.
+        let room = ((LEFT + slot / 2.0) / (LETTER * 0.82)).min(LONGEST);
+        let letters = if slanted { longest.min(room) } else { longest };
+        let more = if slanted {
+            letters * LETTER * 0.57
+        } else {
+            0.0
+        };
         Self {
             plot,
             x,
@@ -124,6 +129,7 @@ impl<'a> Canvas<'a> {
             height: HEIGHT + more,
             bottom: HEIGHT - BOTTOM,
             slanted,
+            letters: letters as usize,
         }
     }
 
@@ -169,19 +175,14 @@ impl<'a> Canvas<'a> {
                     @if let Some(x) = self.across(index as f64) { (self.category(x, name)) }
                 }
                 line class="axis" x1=(LEFT) x2=(right) y1=(bottom) y2=(bottom) {}
-                text class="title" x=(LEFT.midpoint(right)) y=(height - 10.0) text-anchor="middle" { (plot.x.title) }
-                text class="title" transform={ "translate(16 " (short(middle)) ") rotate(-90)" } text-anchor="middle" {
-                    (plot.y.title)
-                }
+                text class="title" x=(LEFT.midpoint(right)) y=(height - 10.0) text-anchor="middle" { (cut(&plot.x.title, right - LEFT)) }
+                text class="title" transform={ "translate(16 " (short(middle)) ") rotate(-90)" } text-anchor="middle" { (cut(&plot.y.title, bottom - TOP)) }
             }
         }
     }
 
     fn category(&self, x: f64, name: &str) -> Markup {
-        let shown: String = match name.chars().count() {
-            fits if fits <= LONGEST => name.to_owned(),
-            _ => name.chars().take(LONGEST - 1).chain(['…']).collect(),
-        };
+        let shown = shorten(name, self.letters);
         let y = self.bottom + 18.0;
         html! {
             @if self.slanted {
@@ -314,6 +315,22 @@ impl<'a> Canvas<'a> {
         };
         format!("{}, {across}: {}", series.name, value(point))
     }
+}
+
+/// `title` as far as there is room for it; the whole of it stands in the description and in the table.
+fn cut(title: &str, room: f64) -> String {
+    shorten(title, (room / (LETTER * 1.1)) as usize)
+}
+
+/// At most so many letters.
+fn shorten(text: &str, letters: usize) -> String {
+    if text.chars().count() <= letters {
+        return text.to_owned();
+    }
+    text.chars()
+        .take(letters.saturating_sub(1))
+        .chain(['…'])
+        .collect()
 }
 
 /// A point's figure with its interval.

@@ -1,0 +1,71 @@
+//! The report of the benchmarks in a real browser, in light and in dark, in a wide window and on a phone.
+
+mod browser;
+mod fixture;
+
+use anyhow::{Result, ensure};
+use xtask::bench::report::page;
+
+/// Plots of the fixture, once in each frame.
+const PLOTS: usize = 2 * 6;
+
+fn looks_right(dark: bool) -> Result<()> {
+    let found = browser::look("right", &page(&fixture::results()), dark)?;
+    ensure!(found.complaints.is_empty(), "{:#?}", found.complaints);
+    ensure!(found.plots == PLOTS && found.texts > 200, "{found:?}");
+    ensure!(found.dark == dark, "asked for dark: {dark}; {found:?}");
+    Ok(())
+}
+
+#[test]
+fn in_light_every_plot_is_drawn_all_text_is_readable_and_nothing_runs() -> Result<()> {
+    looks_right(false)
+}
+
+#[test]
+fn in_dark_every_plot_is_drawn_all_text_is_readable_and_nothing_runs() -> Result<()> {
+    looks_right(true)
+}
+
+/// What the tests above promise is worth something only if the probe sees it broken.
+#[test]
+fn the_probe_sees_what_it_is_for() -> Result<()> {
+    let good = page(&fixture::results());
+    let breaks = [
+        ("class=\"line\" d=\"M", "class=\"line\" d=\"MNaN M", "NaN"),
+        ("--faint: #55555c", "--faint: #cccccc", "contrast 1."),
+        ("--s0: #1f6fb4", "--s0: #f8f8f8", "can hardly be seen"),
+        (
+            "class=\"plot\" viewBox=\"0 0 680",
+            "class=\"plot\" viewBox=\"0 0 340",
+            "leaves the drawing",
+        ),
+        ("<header>", "<header><script>1</script>", "console: "),
+        (
+            "<header>",
+            "<header><div style=\"width: 2000px\">wide</div>",
+            "wide in a window",
+        ),
+        (
+            "id=\"host\"",
+            "id=\"claims\"",
+            "two elements are called claims",
+        ),
+    ];
+    for (index, (intact, broken, complaint)) in breaks.into_iter().enumerate() {
+        ensure!(good.contains(intact), "the page has no {intact}");
+        let found = browser::look(
+            &format!("broken{index}"),
+            &good.replacen(intact, broken, 1),
+            false,
+        )?;
+        ensure!(
+            found
+                .complaints
+                .iter()
+                .any(|found| found.contains(complaint)),
+            "{broken} was not noticed: {found:#?}"
+        );
+    }
+    Ok(())
+}
