@@ -10,6 +10,8 @@
 mod clients;
 mod counts;
 mod load;
+mod peers;
+mod truth;
 
 use std::fs;
 use std::net::SocketAddr;
@@ -27,6 +29,8 @@ use xtask::{shell, workspace};
 pub use clients::{client_script, h2load, python, start_python};
 pub use counts::{Counts, Served, count};
 pub use load::{Load, Running};
+pub use peers::occurrences;
+pub use truth::Truth;
 
 /// Port of the service and of every backend.
 pub const PORT: u16 = 50051;

@@ -3,25 +3,7 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
-use evenkeel_tests::{PORT, Setup, Stage, eventually, start_python};
-use xtask::shell;
-
-/// While nobody is attached a packet of the connection would reach the balancer's own stack, which would reset what
-/// it does not know. The packets that evenkeel redirects never come by here.
-fn quiet(stage: &Stage) -> Result<()> {
-    let drop = |hook: &str, port: &str| {
-        format!("chain {hook} {{ type filter hook {hook} priority 0; tcp {port} {PORT} drop; }}\n")
-    };
-    let rules = format!(
-        "table ip quiet {{\n{}{}}}\n",
-        drop("input", "dport"),
-        drop("forward", "sport")
-    );
-    shell::feed(
-        stage.lab.balancer().command("nft").args(["-f", "-"]),
-        &rules,
-    )
-}
+use evenkeel_tests::{Setup, eventually, start_python};
 
 #[test]
 fn streams_opened_before_we_attached_are_counted() -> Result<()> {
@@ -45,7 +27,7 @@ fn streams_opened_before_we_attached_are_counted() -> Result<()> {
     )?;
     stage.counts()?.agree_on(10_000)?;
 
-    quiet(&stage)?;
+    stage.quieten()?;
     stage.stop_daemon()?;
     stage.start_daemon()?;
     let fresh = stage.counts()?;

@@ -32,6 +32,8 @@ pub const LAB_PROGRAMS: &[(&str, &str)] = &[
 pub const TEST_PROGRAMS: &[(&str, &str)] = &[
     ("h2load", "nghttp2-client"),
     ("nghttpd", "nghttp2-server"),
+    ("nghttpx", "nghttp2-proxy"),
+    ("openssl", "openssl"),
     ("nft", "nftables"),
     ("haproxy", "haproxy"),
     ("nginx", "nginx"),
