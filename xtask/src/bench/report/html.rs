@@ -93,14 +93,15 @@ fn claims(results: &Results) -> Markup {
             div class="scroll" tabindex="0" role="region" aria-label="What should hold" {
                 table {
                     thead { tr {
-                        th scope="col" { "scenario" } th scope="col" { "claim" } th scope="col" { "seen" } th scope="col" { "verdict" }
+                        th scope="col" { "verdict" } th scope="col" { "scenario" } th scope="col" { "claim" } th scope="col" { "seen" }
                     } }
                     tbody {
                         @for Record { outcome, .. } in made {
                             @for Claim { text, seen, holds } in &outcome.claims {
                                 tr {
+                                    td { (verdict(*holds)) }
                                     td { a href={ "#" (outcome.name) } { (outcome.name) } }
-                                    td { (text) } td { (seen) } td { (verdict(*holds)) }
+                                    td { (text) } td { (seen) }
                                 }
                             }
                         }
