@@ -7,6 +7,7 @@
 
 mod backends;
 mod bench_datapath;
+mod bench_pinning;
 mod check;
 mod completions;
 mod echo;
@@ -131,6 +132,9 @@ enum Command {
     /// Measure what a packet costs in the data path; `cargo xtask bench datapath` calls it.
     #[command(hide = true)]
     BenchDatapath(bench_datapath::Args),
+    /// Simulate how hot connections placed by chance make a backend; `cargo xtask bench pinning` calls it.
+    #[command(hide = true)]
+    BenchPinning(bench_pinning::Args),
 }
 
 fn dispatch(command: &Command, global: &Global) -> anyhow::Result<()> {
@@ -147,6 +151,7 @@ fn dispatch(command: &Command, global: &Global) -> anyhow::Result<()> {
         Command::Reload(args) => reload::run(args, global),
         Command::Man(args) => man::run(args, global),
         Command::BenchDatapath(args) => bench_datapath::run(args, global),
+        Command::BenchPinning(args) => bench_pinning::run(args, global),
         Command::Completions(args) => completions::run(args, global),
         Command::Echo(args) => echo::run(args, global),
         Command::Load(args) => load::run(args, global),
