@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Global;
 use crate::pinning::{
     bound::bound,
-    expected::{Placement, expect},
+    expected::{Expected, Placement, expect},
 };
 
 /// Arguments of `evenkeel bench-pinning`.
@@ -84,7 +84,7 @@ impl Question {
         });
         let (lower, achievable) = bounds.map(|bound| (bound.lower, bound.achievable)).unzip();
         Answer {
-            median: expected.as_ref().map(|expected| expected.median()),
+            median: expected.as_ref().map(Expected::median),
             low: interval.map(|(low, _)| low),
             high: interval.map(|(_, high)| high),
             lower,
