@@ -128,7 +128,7 @@ impl Setup {
         );
         let lab = Lab::new(&self.spec)?;
         if self.hook == "xdp" {
-            receive_redirected(&lab)?;
+            lab.receive_redirected()?;
         }
         let backends = (0..self.spec.backends)
             .map(|index| lab.backend_address(index, PORT))
@@ -148,18 +148,6 @@ impl Setup {
             setup: self.clone(),
         })
     }
-}
-
-/// A veth end takes packets redirected to it by native XDP only if it has NAPI itself, which GRO gives it.
-fn receive_redirected(lab: &Lab) -> Result<()> {
-    for namespace in lab.backends().iter().chain([lab.client()]) {
-        shell::capture(
-            namespace
-                .command("ethtool")
-                .args(["-K", "eth0", "gro", "on"]),
-        )?;
-    }
-    Ok(())
 }
 
 /// A lab in which everything runs. Daemon and backends end before the lab goes: fields drop in this order.

@@ -26,6 +26,9 @@ enum Commands {
         /// Also what the tests, the demo and the benchmarks need.
         #[arg(long)]
         tests: bool,
+        /// Also the rivals that the benchmarks compare with: nftables, HAProxy, nginx, nghttpx.
+        #[arg(long)]
+        peers: bool,
         /// Where a Rust for BPF may come from.
         #[arg(long, value_enum, default_value_t)]
         route: Route,
@@ -128,7 +131,11 @@ fn main() -> ExitCode {
 
 fn run(command: &Commands) -> Result<()> {
     match command {
-        Commands::Setup { tests, route } => setup::run(*route, *tests),
+        Commands::Setup {
+            tests,
+            peers,
+            route,
+        } => setup::run(*route, *tests, *peers),
         Commands::Build { bpf: true, route } => {
             println!("{}", build::bpf(*route)?.display());
             Ok(())

@@ -14,9 +14,8 @@ mod context;
 mod datapath;
 pub mod facts;
 mod host;
-mod l4;
-mod l7;
 pub mod number;
+mod peers;
 pub mod report;
 pub mod result;
 mod runner;
@@ -50,14 +49,14 @@ static SCENARIOS: &[Scenario] = &[
         run: datapath::run,
     },
     Scenario {
-        name: "l4",
-        about: "CPU of the whole host per request: evenkeel nat, nftables DNAT, no balancer",
-        run: l4::run,
+        name: "peers-l4",
+        about: "balancing flows: evenkeel at TC and XDP, nftables, HAProxy tcp, nginx stream, no balancer",
+        run: peers::run_l4,
     },
     Scenario {
-        name: "l7",
-        about: "CPU of the proxy per request, and p99: evenkeel and HAProxy, h2 to h2, one core each",
-        run: l7::run,
+        name: "peers-l7",
+        about: "balancing streams: evenkeel, HAProxy, nginx grpc_pass, nghttpx; h2 to h2, one worker each",
+        run: peers::run_l7,
     },
 ];
 

@@ -34,6 +34,10 @@ pub fn run(names: &[String], context: &Context) -> Result<()> {
     );
     setup::lab_tools()?;
     setup::test_tools()?;
+    // The tables name a rival that cannot be had; that is no reason to measure nothing.
+    if let Err(error) = setup::peers::provide() {
+        eprintln!("{}", paint(Colour::Yellow, format!("note: {error:#}")));
+    }
     // Whoever names a binary wants that one measured.
     if std::env::var_os("EVENKEEL_BIN").is_none() {
         build::run(Route::Any)?;

@@ -240,6 +240,16 @@ impl Lab {
         &self.backends
     }
 
+    /// Lets the ends of client and backends take packets redirected to them by native XDP: a veth does so only if it
+    /// has NAPI itself, which GRO gives it.
+    pub fn receive_redirected(&self) -> Result<()> {
+        for namespace in self.backends.iter().chain([&self.client]) {
+            let mut ethtool = namespace.command("ethtool");
+            shell::capture(ethtool.args(["-K", "eth0", "gro", "on"]))?;
+        }
+        Ok(())
+    }
+
     /// How many packets the lab lost on purpose so far.
     pub fn lost(&self) -> Result<u64> {
         let router = Namespace::new(&self.id, "router");

@@ -6,6 +6,7 @@
 
 mod debian;
 mod linker;
+pub mod peers;
 mod python;
 mod toolchain;
 
@@ -28,7 +29,7 @@ pub const LAB_PROGRAMS: &[(&str, &str)] = &[
     ("curl", "curl"),
 ];
 
-/// Programs that end-to-end tests and benchmarks use as clients, servers and rivals.
+/// Programs that end-to-end tests and benchmarks use as clients and servers.
 pub const TEST_PROGRAMS: &[(&str, &str)] = &[
     ("h2load", "nghttp2-client"),
     ("nghttpd", "nghttp2-server"),
@@ -36,7 +37,6 @@ pub const TEST_PROGRAMS: &[(&str, &str)] = &[
     ("openssl", "openssl"),
     ("nft", "nftables"),
     ("haproxy", "haproxy"),
-    ("nginx", "nginx"),
     ("ethtool", "ethtool"),
     ("iperf3", "iperf3"),
     // What the report of the benchmarks is looked at with.
@@ -98,9 +98,9 @@ pub fn lab_tools() -> Result<()> {
     programs(LAB_PROGRAMS)
 }
 
-/// Finds or installs what tests and benchmarks use besides.
+/// Finds or installs what tests use besides, and benchmarks measure with.
 pub fn test_tools() -> Result<()> {
-    let packages = programs(TEST_PROGRAMS).and_then(|()| nginx_stream());
+    let packages = programs(TEST_PROGRAMS);
     let python = python::provide();
     collect(
         "cannot provide the peers of the tests",
@@ -117,20 +117,12 @@ fn programs(wanted: &[(&str, &str)]) -> Result<()> {
     debian::install(&missing)
 }
 
-/// nginx's stream module is a file of its own, and a nginx from elsewhere may have it built in.
-fn nginx_stream() -> Result<()> {
-    const MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
-    if fs::exists(MODULE)? || !debian::is_debian() {
-        return Ok(());
-    }
-    debian::install(&["libnginx-mod-stream"])
-}
-
 /// The whole of `cargo xtask setup`.
-pub fn run(route: Route, tests: bool) -> Result<()> {
+pub fn run(route: Route, tests: bool, peers: bool) -> Result<()> {
     let tools = bpf_tools(route);
     let lab = lab_tools();
-    let peers = if tests { test_tools() } else { Ok(()) };
+    let others = if tests { test_tools() } else { Ok(()) };
+    let peers = if peers { peers::provide() } else { Ok(()) };
     if let Ok(tools) = &tools {
         for toolchain in &tools.toolchains {
             println!("BPF toolchain  {toolchain}");
@@ -145,6 +137,7 @@ pub fn run(route: Route, tests: bool) -> Result<()> {
         [
             tools.err().as_ref(),
             lab.err().as_ref(),
+            others.err().as_ref(),
             peers.err().as_ref(),
         ],
     )

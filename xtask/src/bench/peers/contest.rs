@@ -1,0 +1,148 @@
+//! Rivals in turns, so that whatever else happens on the machine happens to all.
+
+use anyhow::Result;
+
+use super::super::{
+    Context,
+    result::{Cell, Claim, Measured},
+};
+use super::failure;
+use crate::term::Progress;
+
+/// Somebody who takes part, and the figures of every round.
+pub(super) struct Contestant<R> {
+    /// What to call it in tables.
+    pub(super) label: &'static str,
+    /// What does the work, or why it does not.
+    rival: Result<R, String>,
+    rounds: Vec<Vec<f64>>,
+}
+
+impl<R> Contestant<R> {
+    /// Somebody who is ready, or not.
+    pub(super) fn new(label: &'static str, rival: Result<R, String>) -> Self {
+        Self {
+            label,
+            rival,
+            rounds: Vec::new(),
+        }
+    }
+
+    /// The figures at `index` of all rounds.
+    pub(super) fn samples(&self, index: usize) -> Vec<f64> {
+        let figures = self.rounds.iter();
+        figures
+            .filter_map(|round| round.get(index).copied())
+            .collect()
+    }
+
+    /// What stands in the table: the figure at `index`, or why there is none.
+    pub(super) fn cell(&self, index: usize) -> Cell {
+        match &self.rival {
+            Ok(_) => Cell::figure(&self.samples(index)),
+            Err(what) => Cell::Missing { what: what.clone() },
+        }
+    }
+
+    /// How the figures at `index` compare with `other`'s, round by round; nothing where either is missing. On a busy
+    /// host nothing may be left of a figure once what others spend is taken off: such a round tells nothing.
+    pub(super) fn ratios(&self, other: &Self, index: usize) -> Vec<f64> {
+        let (mine, theirs) = (self.samples(index), other.samples(index));
+        let ratios = mine.iter().zip(&theirs).map(|(a, b)| a / b);
+        ratios.filter(|ratio| ratio.is_finite()).collect()
+    }
+
+    /// [`Self::ratios`] as a cell.
+    pub(super) fn ratio_cell(&self, other: &Self, index: usize) -> Cell {
+        match (&self.rival, &other.rival) {
+            (Err(what), _) | (_, Err(what)) => Cell::Missing { what: what.clone() },
+            _ => Cell::figure(&self.ratios(other, index)),
+        }
+    }
+
+    /// That the figure at `index` is at most `goal` times `other`'s, round by round in the median.
+    pub(super) fn claim(&self, other: &Self, index: usize, what: &str, goal: f64) -> Claim {
+        let text = format!(
+            "{}: {what} at most {goal:.1} x that of {}",
+            self.label, other.label
+        );
+        match Measured::of(&self.ratios(other, index)) {
+            Some(ratio) => Claim::new(
+                text,
+                format!(
+                    "{:.2} x ({:.2} to {:.2})",
+                    ratio.median, ratio.low, ratio.high
+                ),
+                ratio.median <= goal,
+            ),
+            None => Claim::new(text, "not measured: one of the two is missing", false),
+        }
+    }
+}
+
+/// `rounds` visits to everybody, who begins being another one each round. `visit` gives the figures of one visit; whom
+/// it fails for is out, with the reason.
+pub(super) fn contest<R>(
+    contestants: &mut [Contestant<R>],
+    rounds: usize,
+    what: &str,
+    mut visit: impl FnMut(&mut R) -> Result<Vec<f64>>,
+) {
+    let progress = Progress::start(&format!("{what}, in turns"));
+    let count = contestants.len().max(1);
+    for round in 0..rounds {
+        for turn in 0..count {
+            let Some(contestant) = contestants.get_mut((round + turn) % count) else {
+                continue;
+            };
+            progress.note(format!(
+                "round {} of {rounds}, {}",
+                round + 1,
+                contestant.label
+            ));
+            let Ok(rival) = &mut contestant.rival else {
+                continue;
+            };
+            match visit(rival) {
+                Ok(figures) => contestant.rounds.push(figures),
+                Err(error) => {
+                    contestant.rival = Err(failure(&error));
+                    contestant.rounds.clear();
+                }
+            }
+        }
+    }
+    progress.done();
+}
+
+/// Rounds of a run of this kind: enough for an interval in a full run.
+pub(super) fn rounds(context: &Context) -> usize {
+    context.choose(9, 3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_fails_is_out_with_the_reason_and_the_others_go_on() {
+        let mut contestants = [
+            Contestant::new("a", Ok(1.0)),
+            Contestant::new("b", Ok(0.0)),
+            Contestant::new("c", Err("no c here".to_owned())),
+        ];
+        contest(&mut contestants, 3, "a test", |rival: &mut f64| {
+            anyhow::ensure!(*rival > 0.0, "nothing came");
+            Ok(vec![*rival, 2.0])
+        });
+        assert_eq!(contestants[0].samples(1), [2.0, 2.0, 2.0]);
+        let what = |index: usize| match contestants[index].cell(0) {
+            Cell::Missing { what } => what,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(what(1), "does not work here: nothing came");
+        assert_eq!(what(2), "no c here");
+        assert!(!contestants[0].claim(&contestants[1], 0, "time", 1.0).holds);
+        assert!(contestants[0].claim(&contestants[0], 0, "time", 1.0).holds);
+    }
+}
