@@ -1,7 +1,8 @@
-//! `evenkeel load URL`: requests sent, every answer checked, results by backend.
+//! `evenkeel load URL`: requests sent, every answer checked, results by backend and by connection.
 
 use std::io::IsTerminal;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -10,32 +11,104 @@ use http::Uri;
 
 use super::Global;
 use super::local_runtime::{block_on, termination};
-use crate::load::driver::{self, Budget, Kind, Plan, PlanError, Progress, Renewal};
+use crate::load::distribution::Sizes;
+use crate::load::driver::{
+    self, Balance, Budget, Kind, Logs, Outputs, Plan, PlanError, Progress, Renewal, Schedule,
+    Target, Weights,
+};
+use crate::load::fresh_seed;
 
-/// Requests of a run for which neither --requests nor --duration says anything.
+/// Requests of a run for which nothing says when it ends.
 const DEFAULT_REQUESTS: u64 = 1000;
 
 /// Arguments of `evenkeel load`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Where to send requests: http://HOST:PORT[/PATH].
-    url: Uri,
-    /// Connections, one client each.
+    #[command(flatten)]
+    who: Who,
+    #[command(flatten)]
+    pace: Pace,
+    #[command(flatten)]
+    what: What,
+    #[command(flatten)]
+    told: Told,
+    /// Threads, among which the clients are divided.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    threads: usize,
+    /// Where every random choice comes from, to repeat a run [default: another each time; the report names it].
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+/// Who asks whom.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Clients and backends")]
+struct Who {
+    /// Where to send requests: http://HOST:PORT[/PATH]; a name stands for all its addresses. Several URLs are several
+    /// backends for the same path.
+    #[arg(required_unless_present = "to")]
+    url: Vec<Uri>,
+    /// Addresses or names to connect to, whatever the URL says.
+    #[arg(long, value_delimiter = ',', value_name = "HOST:PORT,…")]
+    to: Vec<Target>,
+    /// How each client balances among the addresses: pick_first (the first that answers; pick_first:shuffle in an order
+    /// of its own), round_robin or p2c (a connection to each), pool:K (K connections, in turn).
+    #[arg(long, default_value_t, value_name = "POLICY")]
+    balance: Balance,
+    /// Resolve names again at this interval, and not only when a connection fails.
+    #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
+    resolve_every: Option<Duration>,
+    /// Connections, one client each (with --balance: clients, with as many connections each as the policy has).
     #[arg(long, short = 'c', default_value_t = 1, value_name = "N")]
     connections: u32,
-    /// Concurrent streams on each connection.
+    /// Concurrent streams of each client.
     #[arg(long, short = 'm', value_name = "N", default_value_t = 1)]
     streams: u32,
-    /// Stop after this many requests [default: 1000].
+    /// Share of each client in the requests: equal, zipf[:EXPONENT], or one each such as `90,1,1` (one value for each
+    /// of --connections, or leave that out).
+    #[arg(long, value_name = "SHARES", default_value = "equal")]
+    weights: Weights,
+    /// Leave each connection for a new one after so many requests; those in flight finish on the old one.
+    #[arg(long, value_name = "N")]
+    reconnect_every: Option<u64>,
+    /// Leave each connection for a new one at this age; those in flight finish on the old one.
+    #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
+    connection_lifetime: Option<Duration>,
+    /// Local addresses to connect from, in turn.
+    #[arg(long, value_delimiter = ',', value_name = "IP,…")]
+    source: Vec<IpAddr>,
+}
+
+/// When requests start, and when no more do.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Pace")]
+struct Pace {
+    /// Stop after this many requests [default: 1000, or the end of the schedule].
     #[arg(long, short = 'n', value_name = "N", conflicts_with = "duration")]
     requests: Option<u64>,
     /// Stop after this time, e.g. `10s`; requests in flight still finish.
     #[arg(long, value_parser = humantime::parse_duration)]
     duration: Option<Duration>,
-    /// Requests per second over all connections (open loop: latency counts from the intended start);
+    /// Requests per second over all clients (open loop: latency counts from the intended start);
     /// without it every stream sends the next request when the answer is there (closed loop).
-    #[arg(long, value_name = "PER_SECOND")]
+    #[arg(long, value_name = "PER_SECOND", conflicts_with = "schedule")]
     rate: Option<f64>,
+    /// The same, over time: const:R, poisson:R, step:R@DURATION,R@DURATION,… or ramp:R..R@DURATION.
+    #[arg(long, value_name = "SCHEDULE")]
+    schedule: Option<Schedule>,
+    /// Leave out of all figures what starts in this time at the beginning (which comes before --requests, --duration
+    /// and the schedule).
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = humantime::parse_duration)]
+    warm_up: Duration,
+    /// A request without a complete answer this long after its intended start has failed.
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+}
+
+/// What a request is.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Requests")]
+struct What {
     /// Call the gRPC echo service instead of sending plain requests.
     #[arg(long, value_enum, conflicts_with = "http1")]
     grpc: Option<Grpc>,
@@ -48,25 +121,24 @@ pub(super) struct Args {
     /// HTTP/1.1 with a connection per request.
     #[arg(long, requires = "http1")]
     no_keepalive: bool,
-    /// Payload bytes of a request (gRPC: of a message).
-    #[arg(long, default_value_t = 0, value_name = "BYTES")]
-    payload: usize,
-    /// Share of each connection in the requests, e.g. `90,1,1` for one busy connection among quiet ones;
-    /// one value for each of --connections (or leave that out).
-    #[arg(long, value_delimiter = ',', value_name = "W,…")]
-    weights: Vec<u32>,
-    /// A request without a complete answer after this time has failed.
-    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
-    timeout: Duration,
-    /// Leave each connection for a new one after so many requests; those in flight finish on the old one.
-    #[arg(long, value_name = "N")]
-    reconnect_every: Option<u64>,
-    /// Leave each connection for a new one at this age; those in flight finish on the old one.
-    #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
-    connection_lifetime: Option<Duration>,
-    /// Local addresses to connect from, in turn.
-    #[arg(long, value_delimiter = ',', value_name = "IP,…")]
-    source: Vec<IpAddr>,
+    /// Payload bytes of a request (gRPC: of a message): N, uniform:A..B, lognormal:MEDIAN,SIGMA or choice:N*WEIGHT,….
+    #[arg(long, default_value = "0", value_name = "BYTES")]
+    payload: Sizes,
+    /// Ask the echo backend for an answer of so many bytes, and check that they come.
+    #[arg(long, value_name = "BYTES")]
+    response_size: Option<u64>,
+}
+
+/// What is told of the run.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Output")]
+struct Told {
+    /// Write a row for each second and backend to this file.
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+    /// Write a histogram for each second and backend to this file (HdrHistogram log, V2).
+    #[arg(long, value_name = "FILE")]
+    hdr: Option<PathBuf>,
     /// Progress on stderr, once a second; `auto` is: a line on a terminal, nothing elsewhere.
     #[arg(long, value_enum, default_value_t = Show::Auto, value_name = "HOW")]
     progress: Show,
@@ -94,7 +166,7 @@ pub(super) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let report = block_on(async {
         let stop = termination()?;
         let plan = args.plan().await?;
-        anyhow::Ok(driver::run(&plan, args.progress(), stop).await?)
+        anyhow::Ok(driver::run(&plan, args.told.outputs()?, stop).await?)
     })??;
     if global.json {
         println!("{}", serde_json::to_string(&report)?);
@@ -112,19 +184,112 @@ pub(super) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
 
 impl Args {
     async fn plan(&self) -> anyhow::Result<Plan> {
-        let weights = match self.weights.len() {
-            0 => vec![1; self.connections as usize],
-            weights if self.connections != 1 && self.connections as usize != weights => {
-                let connections = self.connections as usize;
-                return Err(PlanError::Weights {
-                    weights,
-                    connections,
-                }
-                .into());
-            }
-            _ => self.weights.clone(),
+        let Self {
+            who,
+            pace,
+            what,
+            told: _,
+            threads,
+            seed,
+        } = self;
+        let (url, targets) = who.url_and_targets()?;
+        let addresses = driver::resolve(&targets).await?;
+        let schedule = pace.schedule()?;
+        let plan = Plan {
+            url,
+            targets,
+            addresses,
+            resolve_every: who.resolve_every,
+            balance: who.balance,
+            kind: what.kind(),
+            weights: who.weights()?,
+            streams: who.streams,
+            budget: pace.budget(schedule.as_ref()),
+            schedule,
+            warm_up: pace.warm_up,
+            payload: what.payload.clone(),
+            response_size: what.response_size,
+            timeout: pace.timeout,
+            renewal: Renewal {
+                after_requests: who.reconnect_every,
+                after: who.connection_lifetime,
+            },
+            sources: who.source.clone(),
+            threads: *threads,
+            seed: seed.unwrap_or_else(fresh_seed),
         };
-        let kind = match (self.http1, self.grpc) {
+        plan.validate()?;
+        Ok(plan)
+    }
+}
+
+impl Who {
+    fn weights(&self) -> Result<Vec<u32>, PlanError> {
+        let connections = self.connections as usize;
+        let weights = self.weights.of(connections);
+        // A list alone says how many connections there are.
+        if connections != 1 && connections != weights.len() {
+            return Err(PlanError::Weights {
+                weights: weights.len(),
+                connections,
+            });
+        }
+        Ok(weights)
+    }
+
+    /// What to ask for, and whom.
+    fn url_and_targets(&self) -> anyhow::Result<(Uri, Vec<Target>)> {
+        let mut targets = self.to.clone();
+        for url in &self.url {
+            let authority = url
+                .authority()
+                .filter(|_| url.scheme_str() == Some("http"))
+                .ok_or_else(|| PlanError::Url(url.to_string()))?;
+            if self.to.is_empty() {
+                targets.push(Target::of(authority));
+            }
+        }
+        let url = match (self.url.as_slice(), targets.first()) {
+            ([], None) => return Err(PlanError::NoAddress.into()),
+            ([], Some(first)) => format!("http://{first}/").parse().context("--to")?,
+            ([first, others @ ..], _) => {
+                let path = |url: &Uri| url.path_and_query().cloned();
+                if let Some(other) = others.iter().find(|other| path(other) != path(first)) {
+                    anyhow::bail!("URLs `{first}` and `{other}`: allowed: the same path in all");
+                }
+                first.clone()
+            }
+        };
+        Ok((url, targets))
+    }
+}
+
+impl Pace {
+    fn schedule(&self) -> Result<Option<Schedule>, PlanError> {
+        match self.rate {
+            None => Ok(self.schedule.clone()),
+            Some(rate) if rate.is_finite() && rate > 0.0 => Ok(Some(Schedule::Const(rate))),
+            Some(_) => Err(PlanError::Rate),
+        }
+    }
+
+    fn budget(&self, schedule: Option<&Schedule>) -> Budget {
+        match (
+            self.duration,
+            self.requests,
+            schedule.and_then(Schedule::end),
+        ) {
+            (Some(duration), _, _) => Budget::Duration(duration),
+            (None, Some(requests), _) => Budget::Requests(requests),
+            (None, None, Some(end)) => Budget::Duration(end),
+            (None, None, None) => Budget::Requests(DEFAULT_REQUESTS),
+        }
+    }
+}
+
+impl What {
+    fn kind(&self) -> Kind {
+        match (self.http1, self.grpc) {
             (true, _) => Kind::Http1 {
                 keep_alive: !self.no_keepalive,
             },
@@ -133,49 +298,19 @@ impl Args {
             (false, Some(Grpc::Stream)) => Kind::GrpcStream {
                 messages: self.messages,
             },
-        };
-        let budget = match self.duration {
-            Some(duration) => Budget::Duration(duration),
-            None => Budget::Requests(self.requests.unwrap_or(DEFAULT_REQUESTS)),
-        };
-        let plan = Plan {
-            url: self.url.clone(),
-            target: resolve(&self.url).await?,
-            kind,
-            weights,
-            streams: self.streams,
-            budget,
-            rate: self.rate,
-            payload: self.payload,
-            timeout: self.timeout,
-            renewal: Renewal {
-                after_requests: self.reconnect_every,
-                after: self.connection_lifetime,
-            },
-            sources: self.source.clone(),
-        };
-        plan.validate()?;
-        Ok(plan)
-    }
-
-    fn progress(&self) -> Progress {
-        match self.progress {
-            Show::Auto if std::io::stderr().is_terminal() => Progress::Terminal,
-            Show::Auto | Show::None => Progress::None,
-            Show::Line => Progress::Terminal,
-            Show::Json => Progress::Json,
         }
     }
 }
 
-async fn resolve(url: &Uri) -> anyhow::Result<SocketAddr> {
-    let Some(host) = url.host().filter(|_| url.scheme_str() == Some("http")) else {
-        return Err(PlanError::Url(url.to_string()).into());
-    };
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let found = tokio::net::lookup_host((host, url.port_u16().unwrap_or(80))).await;
-    let mut addresses = found.with_context(|| format!("resolve {host}"))?;
-    addresses
-        .next()
-        .with_context(|| format!("{host} has no address"))
+impl Told {
+    fn outputs(&self) -> anyhow::Result<Outputs> {
+        let progress = match self.progress {
+            Show::Auto if std::io::stderr().is_terminal() => Progress::Terminal,
+            Show::Auto | Show::None => Progress::None,
+            Show::Line => Progress::Terminal,
+            Show::Json => Progress::Json,
+        };
+        let logs = Logs::create(self.csv.as_deref(), self.hdr.as_deref())?;
+        Ok(Outputs { progress, logs })
+    }
 }

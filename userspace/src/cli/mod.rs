@@ -123,7 +123,7 @@ enum Command {
     /// Serve as a demo backend: HTTP/2, gRPC echo and HTTP/1.1 on one port, with exact counts.
     Echo(echo::Args),
     /// Send requests and check every answer: HTTP/2, gRPC or HTTP/1.1, closed or open loop.
-    Load(load::Args),
+    Load(Box<load::Args>),
     /// Forward streams without eBPF and without root: only the L7 path, on addresses of this host.
     Proxy(proxy::Args),
     /// Print the manual page.

@@ -8,25 +8,25 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, LocalSet};
 
-use super::driver::{self, Budget, Failure, Kind, Plan, Progress, Renewal, Report};
+use super::driver::{
+    self, Balance, Budget, Failure, Kind, Outputs, Plan, Renewal, Report, Schedule, Target,
+};
 use super::echo::{self, Options, Stats};
 
 struct Backend {
     address: SocketAddr,
     stop: oneshot::Sender<()>,
-    served: JoinHandle<Stats>,
+    served: JoinHandle<std::io::Result<Stats>>,
 }
 
 impl Backend {
     async fn start(name: &'static str, delay: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let name = HeaderValue::from_static(name);
         let options = Options {
-            name,
             delay,
             max_streams: 100,
-            grace: Duration::from_secs(5),
+            ..Options::named(HeaderValue::from_static(name))
         };
         let (stop, stopped) = oneshot::channel();
         let stopped = async move { drop(stopped.await) };
@@ -40,14 +40,17 @@ impl Backend {
 
     async fn stop(self) -> Stats {
         self.stop.send(()).unwrap();
-        self.served.await.unwrap()
+        self.served.await.unwrap().unwrap()
     }
 }
 
 fn plan(target: SocketAddr, kind: Kind, weights: &[u32], budget: Budget) -> Plan {
     Plan {
         url: format!("http://{target}/").parse::<Uri>().unwrap(),
-        target,
+        targets: vec![Target::Address(target)],
+        addresses: vec![target],
+        resolve_every: None,
+        balance: Balance::PickFirst,
         kind,
         weights: weights.to_vec(),
         streams: if matches!(kind, Kind::Http1 { .. }) {
@@ -56,16 +59,20 @@ fn plan(target: SocketAddr, kind: Kind, weights: &[u32], budget: Budget) -> Plan
             10
         },
         budget,
-        rate: None,
-        payload: 100,
+        schedule: None,
+        warm_up: Duration::ZERO,
+        payload: 100.into(),
+        response_size: None,
         timeout: Duration::from_secs(30),
         renewal: Renewal::default(),
         sources: Vec::new(),
+        threads: 1,
+        seed: 1,
     }
 }
 
 async fn run(plan: &Plan) -> Report {
-    driver::run(plan, Progress::None, std::future::pending())
+    driver::run(plan, Outputs::default(), std::future::pending())
         .await
         .unwrap()
 }
@@ -145,7 +152,7 @@ fn a_message_larger_than_every_window_comes_back_whole() {
         let backend = Backend::start("b", Duration::ZERO).await;
         for kind in [Kind::GrpcUnary, Kind::GrpcStream { messages: 2 }] {
             let mut plan = plan(backend.address, kind, &[1], Budget::Requests(2));
-            plan.payload = 3 << 20;
+            plan.payload = (3 << 20).into();
             let report = run(&plan).await;
             assert_eq!((report.ok, report.failed), (2, 0), "{:?}", report.causes);
         }
@@ -189,16 +196,14 @@ fn a_backend_that_goes_away_gracefully_fails_no_request() {
                 Err(_) => tokio::task::yield_now().await,
             }
         };
-        let name = HeaderValue::from_static("new");
         let options = Options {
-            name,
-            delay: Duration::ZERO,
             max_streams: 100,
             grace: Duration::ZERO,
+            ..Options::named(HeaderValue::from_static("new"))
         };
         tokio::task::spawn_local(echo::serve(listener, options, std::future::pending()));
         let report = driving.await.unwrap();
-        let old = backend.served.await.unwrap();
+        let old = backend.served.await.unwrap().unwrap();
         assert_eq!((report.ok, report.failed), (2000, 0), "{:?}", report.causes);
         assert_eq!(
             report.per_backend["old"], old.streams,
@@ -218,7 +223,7 @@ fn the_open_loop_sends_every_request_of_its_schedule() {
             &[8, 1, 1],
             Budget::Requests(200),
         );
-        plan.rate = Some(2000.0);
+        plan.schedule = Some(Schedule::Const(2000.0));
         let report = run(&plan).await;
         assert_eq!((report.ok, report.failed), (200, 0), "{:?}", report.causes);
         assert!(

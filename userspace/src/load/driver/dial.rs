@@ -1,77 +1,120 @@
-//! Making connections: source addresses in turn, renewal spread out, no storm when nobody answers.
+//! Making connections: source addresses in turn, renewal spread out, one address after the other.
 
 use std::cell::Cell;
+use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::rc::Rc;
+use std::pin::Pin;
 use std::time::Duration;
 
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpSocket;
 
-use super::plan::{Plan, Renewal};
+use super::plan::Renewal;
 use super::record::{Failed, Failure};
 
-/// How long a client whose connection attempt failed waits before it reports that, so that a closed loop does not
-/// turn a closed port into a million failures per second.
-const PAUSE: Duration = Duration::from_millis(100);
+/// An address that did not answer by then is given up for the next: the first SYN and the one a second later
+/// (RFC 6298, section 5.7) had their time.
+const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Makes the connections of one client.
-pub(super) struct Dialer {
-    target: SocketAddr,
+/// A connection.
+pub(super) type Socket = Box<dyn Stream>;
+
+/// What a connection does.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
+
+/// A connection that is being made.
+pub(super) type Connecting<'a> = Pin<Box<dyn Future<Output = io::Result<Socket>> + 'a>>;
+
+/// Makes connections.
+pub(super) trait Connect {
+    /// One to `address`.
+    fn connect(&self, address: SocketAddr) -> Connecting<'_>;
+}
+
+/// Makes TCP connections, from each source address in turn.
+pub(super) struct Tcp {
+    sources: Vec<IpAddr>,
+    next: Cell<usize>,
+}
+
+/// How long the connections of one client live.
+pub(super) struct Lifetimes {
     renewal: Renewal,
-    sources: Rc<[IpAddr]>,
-    next_source: Rc<Cell<usize>>,
     /// Which part of a full life the first connection gets: with `n` clients the first ones end spread over a whole
     /// life, so that the run never renews all connections at once.
     first_part: Cell<Option<f64>>,
 }
 
-impl Dialer {
-    /// One per client.
+/// A connection to the first of `addresses` that takes one.
+pub(super) async fn dial(
+    connector: &dyn Connect,
+    addresses: &[SocketAddr],
+) -> Result<(Socket, SocketAddr), Failed> {
+    let mut failed = Failed::new(Failure::Connect, "no address");
+    for address in addresses {
+        let made = tokio::time::timeout(PATIENCE, connector.connect(*address));
+        let made = made.await.unwrap_or_else(|_| {
+            let waited = format!("no answer within {PATIENCE:?}");
+            Err(io::Error::new(io::ErrorKind::TimedOut, waited))
+        });
+        match made {
+            Ok(socket) => return Ok((socket, *address)),
+            Err(error) => {
+                let cause = format_args!("connect to {address}: {error}");
+                failed = Failed::new(Failure::Connect, cause);
+            }
+        }
+    }
+    Err(failed)
+}
+
+// === impl Tcp ===
+
+impl Tcp {
+    pub(super) fn new(sources: &[IpAddr]) -> Self {
+        Self {
+            sources: sources.to_vec(),
+            next: Cell::new(0),
+        }
+    }
+}
+
+impl Connect for Tcp {
+    fn connect(&self, address: SocketAddr) -> Connecting<'_> {
+        Box::pin(async move {
+            let socket = if address.is_ipv4() {
+                TcpSocket::new_v4()?
+            } else {
+                TcpSocket::new_v6()?
+            };
+            if !self.sources.is_empty() {
+                let turn = self.next.get();
+                self.next.set((turn + 1) % self.sources.len());
+                socket.bind(SocketAddr::new(self.sources[turn], 0))?;
+            }
+            socket.set_nodelay(true)?;
+            let stream: Socket = Box::new(socket.connect(address).await?);
+            Ok(stream)
+        })
+    }
+}
+
+// === impl Lifetimes ===
+
+impl Lifetimes {
+    /// Those of client number `client` of `clients`.
     #[expect(
         clippy::cast_precision_loss,
         reason = "a fraction of a lifetime needs no exactness"
     )]
-    pub(super) fn for_clients(plan: &Plan) -> impl Iterator<Item = Dialer> {
-        let sources: Rc<[IpAddr]> = plan.sources.clone().into();
-        let next_source = Rc::new(Cell::new(0));
-        let clients = plan.weights.len();
-        let (target, renewal) = (plan.target, plan.renewal);
-        (1..=clients).map(move |client| Dialer {
-            target,
+    pub(super) fn new(renewal: Renewal, client: usize, clients: usize) -> Self {
+        Self {
             renewal,
-            sources: Rc::clone(&sources),
-            next_source: Rc::clone(&next_source),
-            first_part: Cell::new(Some(client as f64 / clients as f64)),
-        })
-    }
-
-    pub(super) async fn dial(&self) -> Result<TcpStream, Failed> {
-        match self.connect().await {
-            Ok(stream) => Ok(stream),
-            Err(error) => {
-                tokio::time::sleep(PAUSE).await;
-                Err(Failed::new(
-                    Failure::Connect,
-                    format_args!("connect to {}: {error}", self.target),
-                ))
-            }
+            first_part: Cell::new(Some((client + 1) as f64 / clients as f64)),
         }
-    }
-
-    async fn connect(&self) -> io::Result<TcpStream> {
-        let socket = if self.target.is_ipv4() {
-            TcpSocket::new_v4()?
-        } else {
-            TcpSocket::new_v6()?
-        };
-        if !self.sources.is_empty() {
-            let turn = self.next_source.get();
-            self.next_source.set((turn + 1) % self.sources.len());
-            socket.bind(SocketAddr::new(self.sources[turn], 0))?;
-        }
-        socket.set_nodelay(true)?;
-        socket.connect(self.target).await
     }
 
     /// How many requests, and how long, the next connection lives.
@@ -81,7 +124,7 @@ impl Dialer {
         clippy::cast_sign_loss,
         reason = "a fraction of a lifetime needs no exactness"
     )]
-    pub(super) fn next_lifetime(&self) -> (Option<u64>, Option<Duration>) {
+    pub(super) fn next(&self) -> (Option<u64>, Option<Duration>) {
         let part = self.first_part.take().unwrap_or(1.0);
         let Renewal {
             after_requests,

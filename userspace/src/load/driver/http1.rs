@@ -1,7 +1,9 @@
 //! An HTTP/1.1 client: one request at a time, with or without keep-alive.
 
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST};
@@ -10,35 +12,46 @@ use http::{HeaderValue, Method, Request, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
+use tokio::time::Instant;
 
-use super::dial::Dialer;
+use super::channel::{Channel, InFlight, Place};
+use super::dial::{self, Lifetimes};
+use super::payload::Payload;
 use super::plan::{Kind, Plan};
-use super::record::{Failed, Failure, Recorder, bump};
+use super::record::{Failed, Failure, Listed};
+use super::shard::Common;
 use super::work::Work;
-use crate::load::BACKEND_HEADER;
+use crate::load::{BACKEND_HEADER, RESPONSE_SIZE_HEADER};
+
+/// How long a client that reaches nobody waits before it reports that.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// One client of the run.
 pub(super) struct Client {
+    pub(super) number: usize,
     pub(super) work: Rc<Work>,
-    pub(super) dialer: Dialer,
-    pub(super) recorder: Rc<Recorder>,
-    pub(super) timeout: Duration,
-    pub(super) request: Request<Full<Bytes>>,
+    pub(super) lifetimes: Lifetimes,
+    pub(super) channel: Channel<Link>,
+    pub(super) request: Request<()>,
+    pub(super) payload: RefCell<Payload>,
     pub(super) keep_alive: bool,
+    pub(super) common: Rc<Common>,
 }
 
 /// A connection with requests left in it.
-struct Link {
+pub(super) struct Link {
     requests: SendRequest<Full<Bytes>>,
+    address: SocketAddr,
+    listed: Listed,
     born: Instant,
     used: u64,
     most: Option<u64>,
     lifetime: Option<Duration>,
 }
 
-/// The request of a plan, the same every time.
-pub(super) fn request(plan: &Plan) -> Result<Request<Full<Bytes>>, http::Error> {
-    let method = if plan.payload == 0 {
+/// The head of the requests of a plan, the same every time.
+pub(super) fn request(plan: &Plan) -> Result<Request<()>, http::Error> {
+    let method = if plan.payload.is_nothing() {
         Method::GET
     } else {
         Method::POST
@@ -55,46 +68,48 @@ pub(super) fn request(plan: &Plan) -> Result<Request<Full<Bytes>>, http::Error> 
     if plan.kind == (Kind::Http1 { keep_alive: false }) {
         request = request.header(CONNECTION, "close");
     }
-    request.body(Full::new(Bytes::from(vec![b'.'; plan.payload])))
+    if let Some(size) = plan.response_size {
+        request = request.header(RESPONSE_SIZE_HEADER, size);
+    }
+    request.body(())
 }
 
 impl Client {
     /// Does requests until there are no more.
     pub(super) async fn run(self) {
-        let mut link = None;
+        let timeout = self.common.plan.timeout;
         while let Some(intended) = self.work.next().await {
-            let answer = match tokio::time::timeout(self.timeout, self.request(&mut link)).await {
-                Ok(answer) => answer,
-                Err(_) => {
-                    link = None;
-                    Err(Failed::new(
-                        Failure::Timeout,
-                        format_args!("no answer within {:?}", self.timeout),
-                    ))
-                }
-            };
+            let carrier = Cell::new(None);
+            let answer = tokio::time::timeout_at(intended + timeout, self.request(&carrier));
+            let answer = answer.await.unwrap_or_else(|_| {
+                let cause = format_args!("no answer within {timeout:?}");
+                Err(Failed::new(Failure::Timeout, cause))
+            });
+            let recorder = &self.common.recorder;
             match answer {
-                Ok(backend) => self
-                    .recorder
-                    .succeeded(backend.as_ref(), intended.elapsed()),
-                Err(failed) => self.recorder.failed(failed),
+                Ok(backend) => recorder.succeeded(carrier.get(), backend.as_ref(), intended),
+                Err(failed) => recorder.failed(carrier.get(), intended, failed),
             }
         }
     }
 
-    async fn request(&self, current: &mut Option<Link>) -> Result<Option<HeaderValue>, Failed> {
+    /// Does one request; `carrier` becomes the connection that it was last sent on.
+    async fn request(&self, carrier: &Cell<Listed>) -> Result<Option<HeaderValue>, Failed> {
+        let body = Full::new(self.payload.borrow_mut().next());
+        let request = self.request.clone().map(|()| body);
         let mut retry = true;
         loop {
-            let mut link = match current.take().filter(Link::usable) {
-                Some(link) => link,
-                None => self.connect().await?,
-            };
+            let (picked, mut link) = self.link().await?;
+            carrier.set(link.listed);
             let reused = link.used > 0;
             link.used += 1;
-            match link.exchange(self.request.clone()).await {
-                Ok(response) => {
-                    *current = self.keep_alive.then_some(link);
-                    return checked(&response);
+            // While a request is on its way its connection is not at its place: who gives the request up drops it.
+            match link.exchange(request.clone()).await {
+                Ok((head, length)) => {
+                    if self.keep_alive {
+                        *picked.place.link.lock().await = Some(link);
+                    }
+                    return self.checked(&head, length);
                 }
                 // The server closed an idle connection while the request was on its way: every HTTP/1.1 client sends
                 // it once more then (RFC 9112, section 9.3.1). Shown as a retry.
@@ -103,7 +118,7 @@ impl Client {
                         && (error.is_canceled() || reused && error.is_incomplete_message()) =>
                 {
                     retry = false;
-                    bump(&self.recorder.retried);
+                    self.common.recorder.retried();
                 }
                 Err(error) => {
                     let class = if error.is_parse() {
@@ -117,55 +132,95 @@ impl Client {
         }
     }
 
-    async fn connect(&self) -> Result<Link, Failed> {
-        let stream = self.dialer.dial().await?;
+    /// The connection whose turn it is, or a new one in its place.
+    async fn link(&self) -> Result<(InFlight<Link>, Link), Failed> {
+        let mut unreachable = 0;
+        loop {
+            let Some(picked) = self.channel.pick() else {
+                return Err(Failed::new(Failure::Connect, "no address"));
+            };
+            let kept = picked.place.link.lock().await.take();
+            if let Some(link) = kept.filter(|link| link.usable(&picked.place)) {
+                return Ok((picked, link));
+            }
+            match self.connect(&picked.place.addresses()).await {
+                Ok(link) => return Ok((picked, link)),
+                Err(failed) => {
+                    self.channel.failed(&picked.place);
+                    unreachable += 1;
+                    if unreachable >= self.channel.len() {
+                        tokio::time::sleep(PAUSE).await;
+                        return Err(failed);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn connect(&self, addresses: &[SocketAddr]) -> Result<Link, Failed> {
+        let Common {
+            connector,
+            recorder,
+            ..
+        } = &*self.common;
+        let (stream, address) = dial::dial(&**connector, addresses).await?;
         let refused = |error: hyper::Error| Failed::new(Failure::Connect, error);
         let (requests, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(refused)?;
-        bump(&self.recorder.connections);
+        let listed = recorder.opened(self.number, address, !self.keep_alive);
         tokio::task::spawn_local(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "connection ended");
             }
         });
-        let (most, lifetime) = self.dialer.next_lifetime();
+        let (most, lifetime) = self.lifetimes.next();
         Ok(Link {
             requests,
+            address,
+            listed,
             born: Instant::now(),
             used: 0,
             most,
             lifetime,
         })
     }
+
+    fn checked(&self, head: &Parts, length: u64) -> Result<Option<HeaderValue>, Failed> {
+        if !head.status.is_success() {
+            return Err(Failed::new(
+                Failure::HttpStatus,
+                format_args!("status {}", head.status),
+            ));
+        }
+        match self.common.plan.response_size {
+            Some(size) if size != length => {
+                let cause = format_args!("asked for {size} bytes, not as many came");
+                Err(Failed::new(Failure::Mismatch, cause))
+            }
+            _ => Ok(head.headers.get(BACKEND_HEADER).cloned()),
+        }
+    }
 }
 
 impl Link {
-    fn usable(&self) -> bool {
+    fn usable(&self, place: &Place<Link>) -> bool {
         !self.requests.is_closed()
+            && place.may_use(self.address)
             && self.most.is_none_or(|most| self.used < most)
             && self
                 .lifetime
                 .is_none_or(|lifetime| self.born.elapsed() < lifetime)
     }
 
-    /// Sends the request and reads the whole answer; gives its head.
-    async fn exchange(&mut self, request: Request<Full<Bytes>>) -> hyper::Result<Parts> {
+    /// Sends the request and reads the whole answer; gives its head and the length of its body.
+    async fn exchange(&mut self, request: Request<Full<Bytes>>) -> hyper::Result<(Parts, u64)> {
         self.requests.ready().await?;
         let (head, mut body) = self.requests.send_request(request).await?.into_parts();
+        let mut length = 0;
         while let Some(frame) = body.frame().await {
-            frame?;
+            length += frame?.data_ref().map_or(0, |data| data.len() as u64);
         }
-        Ok(head)
+        Ok((head, length))
     }
-}
-
-fn checked(head: &Parts) -> Result<Option<HeaderValue>, Failed> {
-    if !head.status.is_success() {
-        return Err(Failed::new(
-            Failure::HttpStatus,
-            format_args!("status {}", head.status),
-        ));
-    }
-    Ok(head.headers.get(BACKEND_HEADER).cloned())
 }

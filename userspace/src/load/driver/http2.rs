@@ -1,18 +1,21 @@
-//! An HTTP/2 client: one connection at a time, so many streams on it, renewed when planned or told to go away.
+//! An HTTP/2 client: its connections, so many streams at once, connections renewed when planned or told to go away.
 
 use std::cell::Cell;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::SendRequest;
 use http::HeaderValue;
-use tokio::sync::Mutex;
+use tokio::time::Instant;
 
-use super::dial::Dialer;
-use super::record::{Failed, Failure, Recorder, bump};
-use super::rpc::{Rpc, Trouble};
+use super::channel::{Channel, Place};
+use super::dial::{self, Lifetimes};
+use super::record::{Failed, Failure, Listed};
+use super::rpc::{Exchange, Rpc, Trouble};
+use super::shard::Common;
 use super::work::Work;
 
 /// The peer may send this much per stream and per connection before we answer.
@@ -21,20 +24,25 @@ const CONNECTION_WINDOW: u32 = 16 << 20;
 const HEADER_LIST: u32 = 16 * 1024;
 /// A request the peer did not process is sent again this often before it counts as refused.
 const ATTEMPTS: u32 = 10;
+/// How long a client that reaches nobody waits before it reports that, so that a closed loop does not turn a closed port
+/// into a million failures per second.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// One client of the run.
 pub(super) struct Client {
+    pub(super) number: usize,
     pub(super) work: Rc<Work>,
-    pub(super) dialer: Dialer,
-    pub(super) rpc: Rc<Rpc>,
-    pub(super) recorder: Rc<Recorder>,
-    pub(super) timeout: Duration,
-    current: Mutex<Option<Rc<Link>>>,
+    pub(super) lifetimes: Lifetimes,
+    pub(super) channel: Channel<Rc<Link>>,
+    pub(super) rpc: Rpc,
+    pub(super) common: Rc<Common>,
 }
 
 /// One connection of a client.
-struct Link {
+pub(super) struct Link {
     requests: SendRequest<Bytes>,
+    address: SocketAddr,
+    listed: Listed,
     born: Instant,
     used: Cell<u64>,
     most: Option<u64>,
@@ -43,56 +51,52 @@ struct Link {
 }
 
 impl Client {
-    pub(super) fn new(
-        work: Rc<Work>,
-        dialer: Dialer,
-        rpc: Rc<Rpc>,
-        recorder: Rc<Recorder>,
-        timeout: Duration,
-    ) -> Self {
-        Self {
-            work,
-            dialer,
-            rpc,
-            recorder,
-            timeout,
-            current: Mutex::new(None),
-        }
-    }
-
     /// One stream's worth of concurrency: does requests until there are no more.
     pub(super) async fn run_stream(self: Rc<Self>) {
+        let timeout = self.common.plan.timeout;
         while let Some(intended) = self.work.next().await {
-            let answer = match tokio::time::timeout(self.timeout, self.request()).await {
-                Ok(answer) => answer,
-                Err(_) => Err(Failed::new(
-                    Failure::Timeout,
-                    format_args!("no answer within {:?}", self.timeout),
-                )),
-            };
+            let carrier = Cell::new(None);
+            let answer = tokio::time::timeout_at(intended + timeout, self.request(&carrier)).await;
+            let answer = answer.unwrap_or_else(|_| {
+                let cause = format_args!("no answer within {timeout:?}");
+                Err(Failed::new(Failure::Timeout, cause))
+            });
+            let recorder = &self.common.recorder;
             match answer {
-                Ok(backend) => self
-                    .recorder
-                    .succeeded(backend.as_ref(), intended.elapsed()),
-                Err(failed) => self.recorder.failed(failed),
+                Ok(backend) => recorder.succeeded(carrier.get(), backend.as_ref(), intended),
+                Err(failed) => recorder.failed(carrier.get(), intended, failed),
             }
         }
     }
 
-    async fn request(&self) -> Result<Option<HeaderValue>, Failed> {
+    /// Does one request; `carrier` becomes the connection that it was last sent on.
+    async fn request(&self, carrier: &Cell<Listed>) -> Result<Option<HeaderValue>, Failed> {
+        let exchange = self.rpc.prepare();
         let mut attempt = 1;
+        let mut unreachable = 0;
         loop {
-            let link = self.link().await?;
-            match self
-                .rpc
-                .exchange(link.requests.clone(), &self.recorder)
-                .await
-            {
+            let Some(picked) = self.channel.pick() else {
+                return Err(Failed::new(Failure::Connect, "no address"));
+            };
+            let link = match self.link(&picked.place).await {
+                Ok(link) => link,
+                Err(failed) => {
+                    self.channel.failed(&picked.place);
+                    unreachable += 1;
+                    if unreachable < self.channel.len() {
+                        continue;
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                    return Err(failed);
+                }
+            };
+            carrier.set(link.listed);
+            match self.send(&exchange, &link).await {
                 Ok(backend) => return Ok(backend),
                 Err(Trouble::NotProcessed(_)) if attempt < ATTEMPTS => {
                     attempt += 1;
                     link.retired.set(true);
-                    bump(&self.recorder.retried);
+                    self.common.recorder.retried();
                 }
                 Err(Trouble::NotProcessed(failed)) => return Err(failed),
                 Err(Trouble::Failed(failed)) => {
@@ -105,23 +109,36 @@ impl Client {
         }
     }
 
-    /// The current connection, or a new one in its place. The old one's streams finish; once the last is done `h2`
-    /// closes it with a GOAWAY of its own.
-    async fn link(&self) -> Result<Rc<Link>, Failed> {
-        let mut current = self.current.lock().await;
-        if let Some(link) = current.as_ref().filter(|link| link.usable()) {
-            bump(&link.used);
+    async fn send(
+        &self,
+        exchange: &Exchange<'_>,
+        link: &Link,
+    ) -> Result<Option<HeaderValue>, Trouble> {
+        let opened = || self.common.recorder.opened_stream(link.listed);
+        exchange.run(link.requests.clone(), opened).await
+    }
+
+    /// The connection at `place`, or a new one there. The old one's streams finish; once the last is done `h2` closes it
+    /// with a GOAWAY of its own.
+    async fn link(&self, place: &Place<Rc<Link>>) -> Result<Rc<Link>, Failed> {
+        let mut current = place.link.lock().await;
+        if let Some(link) = current.as_ref().filter(|link| link.usable(place)) {
+            link.used.set(link.used.get() + 1);
             return Ok(Rc::clone(link));
         }
         *current = None;
-        let link = Rc::new(self.connect().await?);
-        bump(&link.used);
+        let link = Rc::new(self.connect(&place.addresses()).await?);
         *current = Some(Rc::clone(&link));
         Ok(link)
     }
 
-    async fn connect(&self) -> Result<Link, Failed> {
-        let stream = self.dialer.dial().await?;
+    async fn connect(&self, addresses: &[SocketAddr]) -> Result<Link, Failed> {
+        let Common {
+            connector,
+            recorder,
+            ..
+        } = &*self.common;
+        let (stream, address) = dial::dial(&**connector, addresses).await?;
         let refused = |error: h2::Error| Failed::new(Failure::Connect, io::Error::other(error));
         let (requests, connection) = h2::client::Builder::new()
             .enable_push(false)
@@ -131,7 +148,7 @@ impl Client {
             .handshake(stream)
             .await
             .map_err(refused)?;
-        bump(&self.recorder.connections);
+        let listed = recorder.opened(self.number, address, false);
         let retired = Rc::new(Cell::new(false));
         let ended = Rc::clone(&retired);
         tokio::task::spawn_local(async move {
@@ -140,11 +157,13 @@ impl Client {
             }
             ended.set(true);
         });
-        let (most, lifetime) = self.dialer.next_lifetime();
+        let (most, lifetime) = self.lifetimes.next();
         Ok(Link {
             requests,
+            address,
+            listed,
             born: Instant::now(),
-            used: Cell::new(0),
+            used: Cell::new(1),
             most,
             lifetime,
             retired,
@@ -153,8 +172,9 @@ impl Client {
 }
 
 impl Link {
-    fn usable(&self) -> bool {
+    fn usable(&self, place: &Place<Rc<Link>>) -> bool {
         !self.retired.get()
+            && place.may_use(self.address)
             && self.most.is_none_or(|most| self.used.get() < most)
             && self
                 .lifetime

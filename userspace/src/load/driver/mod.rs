@@ -1,35 +1,62 @@
-//! The load driver: so many connections with so many concurrent streams each, closed or open loop, every answer
-//! checked and counted by the backend that gave it.
+//! The load driver: so many clients with so many concurrent streams each, closed or open loop, every answer checked and
+//! counted by the backend that gave it.
 //!
 //! A connection that the server sends away with GOAWAY is replaced without failing a request: streams in flight
 //! finish on it, those the server did not process are sent again and counted as retried. Everything else that goes
 //! wrong is a failure, classified by [`Failure`].
+//!
+//! | part | what it decides |
+//! | --- | --- |
+//! | [`plan`] | what a run is; refuses what makes no sense |
+//! | [`schedule`], [`share`], [`work`] | when a request is meant to start, and which client does it |
+//! | [`balance`], [`target`], [`channel`] | which connection of the client takes it |
+//! | [`http2`], [`http1`], [`rpc`] | how it goes over the wire, and whether the answer is good |
+//! | [`record`], [`report`], [`progress`], [`log`] | what is told of it |
+//! | [`shard`] | all of that on one thread |
 
+mod balance;
+mod channel;
 mod dial;
 mod http1;
 mod http2;
+mod log;
+mod payload;
 mod plan;
 mod progress;
 mod record;
 mod report;
 mod rpc;
+mod schedule;
+mod shard;
+mod share;
+mod target;
+#[cfg(test)]
+mod tests;
 mod work;
 
 use std::future::Future;
 use std::io;
-use std::rc::Rc;
+use std::sync::Arc;
+use std::thread;
 
-use tokio::task::JoinSet;
+use tokio::sync::{oneshot, watch};
+use tokio::task::{JoinSet, LocalSet};
+use tokio::time::Instant;
 
-pub use plan::{Budget, Kind, Plan, PlanError, Renewal, Turns};
+pub use balance::Balance;
+pub use log::Logs;
+pub use plan::{Budget, Kind, Plan, PlanError, Renewal};
 pub use progress::Progress;
-pub use record::{Failure, Latency};
-pub use report::Report;
+pub use record::{Failure, WarmUp};
+pub use report::{Connection, Latency, Report};
+pub use schedule::Schedule;
+pub use share::{Turns, Weights, quotas};
+pub use target::{Target, resolve};
 
-use dial::Dialer;
-use record::Recorder;
-use rpc::Rpc;
-use work::Work;
+use progress::Watch;
+use record::{Counts, Recorder};
+use shard::{Means, Shard};
+use target::Addresses;
 
 /// Why a run could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -40,91 +67,123 @@ pub enum LoadError {
     /// The request cannot be built from the settings.
     #[error("request: {0}")]
     Request(#[from] ::http::Error),
-    /// No timer from the kernel.
-    #[error("timer: {0}")]
-    Timer(#[from] io::Error),
+    /// No timer from the kernel, or no thread.
+    #[error("start: {0}")]
+    Start(#[from] io::Error),
+    /// A log cannot be written.
+    #[error("log: {0}")]
+    Log(io::Error),
+    /// A thread of the run broke off.
+    #[error("a thread of the load driver broke off; this is a bug")]
+    Broken,
 }
 
-/// Carries out `plan`, showing `progress`; ends early, and in order, when `stop` resolves.
+/// What is told of a run while it lasts.
+#[derive(Default)]
+pub struct Outputs {
+    /// For people.
+    pub progress: Progress,
+    /// For programs.
+    pub logs: Logs,
+}
+
+/// Carries out `plan`; ends early, and in order, when `stop` resolves.
 ///
-/// Must run inside a [`tokio::task::LocalSet`]: the clients share their counts without atomics.
+/// Must run inside a [`LocalSet`], in which the clients of a plan for one thread run.
 pub async fn run(
     plan: &Plan,
-    progress: Progress,
+    outputs: Outputs,
     stop: impl Future<Output = ()>,
 ) -> Result<Report, LoadError> {
     plan.validate()?;
-    let recorder = Rc::new(Recorder::new());
-    let works = Work::share_out(plan);
-    let mut clients = spawn_clients(plan, &works, &recorder)?;
-    let end = || works.iter().for_each(|work| work.end());
-    let shown = progress::show(progress, plan, &recorder);
-    let paced = async {
-        match (plan.rate, plan.budget) {
-            (Some(rate), _) => work::pace(rate, plan, &works).await?,
-            (None, Budget::Duration(duration)) => {
-                tokio::time::sleep(duration).await;
-                end();
-            }
-            (None, Budget::Requests(_)) => {}
-        }
-        std::future::pending::<()>().await;
-        io::Result::Ok(())
-    };
-    tokio::pin!(shown, paced, stop);
-    let mut stopped = false;
-    loop {
-        tokio::select! {
-            joined = clients.join_next() => if joined.is_none() { break },
-            () = &mut shown => {}
-            result = &mut paced, if !stopped => result?,
-            () = &mut stop, if !stopped => {
-                stopped = true;
-                end();
-            }
-        }
-    }
-    progress::finish(progress);
-    Ok(report::build(plan, &recorder))
+    let means = Means::real(plan)?;
+    run_with(plan, outputs, stop, means).await
 }
 
-fn spawn_clients(
+/// The same; a plan for one thread is done by `means`.
+async fn run_with(
     plan: &Plan,
-    works: &[Rc<Work>],
-    recorder: &Rc<Recorder>,
-) -> Result<JoinSet<()>, LoadError> {
-    let mut clients = JoinSet::new();
-    let dialers = Dialer::for_clients(plan);
-    let each = works.iter().zip(dialers).zip(plan.concurrency());
-    if let Kind::Http1 { keep_alive } = plan.kind {
-        let request = http1::request(plan)?;
-        for ((work, dialer), _) in each.filter(|(_, streams)| *streams > 0) {
-            let (work, recorder, request) = (Rc::clone(work), Rc::clone(recorder), request.clone());
-            let client = http1::Client {
-                work,
-                dialer,
-                recorder,
-                timeout: plan.timeout,
-                request,
-                keep_alive,
-            };
-            clients.spawn_local(client.run());
+    outputs: Outputs,
+    stop: impl Future<Output = ()>,
+    means: Means,
+) -> Result<Report, LoadError> {
+    let plan = Arc::new(plan.clone());
+    let started = Instant::now();
+    let addresses = Arc::new(Addresses::new(&plan.addresses));
+    let recorder = |_| Arc::new(Recorder::new(started + plan.warm_up));
+    let recorders: Vec<Arc<Recorder>> = (0..plan.threads).map(recorder).collect();
+    let (end, ended) = watch::channel(false);
+    let shard = |number| Shard {
+        plan: Arc::clone(&plan),
+        number,
+        started,
+        recorder: Arc::clone(&recorders[number]),
+        addresses: Arc::clone(&addresses),
+        stop: ended.clone(),
+    };
+    let mut parts = start(plan.threads, shard, means)?;
+    let mut watched = Watch::new(outputs.progress, outputs.logs, &plan, &recorders, started);
+    let resolving = addresses.keep(&plan.targets, plan.resolve_every);
+    {
+        let watching = watched.run();
+        tokio::pin!(stop, resolving, watching);
+        let mut stopped = false;
+        loop {
+            tokio::select! {
+                part = parts.join_next() => match part {
+                    Some(part) => part.map_err(|_| LoadError::Broken)??,
+                    None => break,
+                },
+                written = &mut watching => written.map_err(LoadError::Log)?,
+                () = &mut resolving => {}
+                () = &mut stop, if !stopped => {
+                    stopped = true;
+                    // Nobody listens any more when all are done.
+                    let _ = end.send(true);
+                }
+            }
         }
-        return Ok(clients);
     }
-    let rpc = Rc::new(Rpc::new(plan)?);
-    for ((work, dialer), streams) in each {
-        let (work, rpc, recorder) = (Rc::clone(work), Rc::clone(&rpc), Rc::clone(recorder));
-        let client = Rc::new(http2::Client::new(
-            work,
-            dialer,
-            rpc,
-            recorder,
-            plan.timeout,
-        ));
-        for _ in 0..streams {
-            clients.spawn_local(Rc::clone(&client).run_stream());
-        }
+    let elapsed = started.elapsed();
+    watched.finish().map_err(LoadError::Log)?;
+    let mut counts = Counts::new();
+    recorders
+        .iter()
+        .for_each(|recorder| counts.add(&recorder.counts()));
+    Ok(report::build(&plan, &counts, elapsed))
+}
+
+/// Starts every shard, on this thread if there is only one.
+fn start(
+    threads: usize,
+    shard: impl Fn(usize) -> Shard,
+    means: Means,
+) -> Result<JoinSet<Result<(), LoadError>>, LoadError> {
+    let mut parts = JoinSet::new();
+    if threads == 1 {
+        parts.spawn_local(shard(0).run(means));
+        return Ok(parts);
     }
-    Ok(clients)
+    for number in 0..threads {
+        let (done, result) = oneshot::channel();
+        let shard = shard(number);
+        thread::Builder::new()
+            .name(format!("load-{number}"))
+            .spawn(move || {
+                // Nobody wants the result when the run was given up.
+                let _ = done.send(run_on_thread(shard));
+            })?;
+        parts.spawn_local(async move { result.await.unwrap_or(Err(LoadError::Broken)) });
+    }
+    Ok(parts)
+}
+
+fn run_on_thread(shard: Shard) -> Result<(), LoadError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    LocalSet::new().block_on(&runtime, async {
+        let means = Means::real(&shard.plan)?;
+        shard.run(means).await
+    })
 }

@@ -1,9 +1,16 @@
-//! What a run of the load driver does: the validated settings, and how the work is shared out.
+//! What a run of the load driver does: the validated settings.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use http::Uri;
+
+use super::balance::Balance;
+use super::schedule::Schedule;
+use super::share;
+use super::target::Target;
+use crate::load::distribution::{LARGEST, Sizes};
+use crate::load::echo::content::MOST_BYTES;
 
 /// What one request is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +31,7 @@ pub enum Kind {
     },
 }
 
-/// When the run is over.
+/// When the run is over, warm-up not counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Budget {
     /// After this many requests.
@@ -45,28 +52,42 @@ pub struct Renewal {
 /// The settings of a run.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// Where the requests go; scheme `http`, path and query as sent.
+    /// What is asked for: scheme `http`, authority, path and query as sent.
     pub url: Uri,
-    /// The resolved address.
-    pub target: SocketAddr,
+    /// Who is asked; names are resolved again when connections fail.
+    pub targets: Vec<Target>,
+    /// The addresses that the targets have at the start.
+    pub addresses: Vec<SocketAddr>,
+    /// How often names are resolved again, besides.
+    pub resolve_every: Option<Duration>,
+    /// How a client chooses among the addresses.
+    pub balance: Balance,
     /// What one request is.
     pub kind: Kind,
-    /// One client = one connection at a time, with a weight each: its share of the requests.
+    /// The clients, with a weight each: its share of the requests.
     pub weights: Vec<u32>,
-    /// Requests in flight at most on one connection.
+    /// Requests in flight at most from one client.
     pub streams: u32,
     /// When it is over.
     pub budget: Budget,
-    /// Requests per second over all clients (open loop); `None`: as fast as answers come (closed loop).
-    pub rate: Option<f64>,
+    /// When requests start (open loop); `None`: as fast as answers come (closed loop).
+    pub schedule: Option<Schedule>,
+    /// Requests that start in this time at the beginning are left out of all figures.
+    pub warm_up: Duration,
     /// Bytes of payload in a request (gRPC: in a message).
-    pub payload: usize,
-    /// A request that takes longer than this has failed.
+    pub payload: Sizes,
+    /// Asks an echo backend for so many bytes; `None`: for its usual answer (gRPC: the payload sent back).
+    pub response_size: Option<u64>,
+    /// A request that takes longer than this, from its intended start, has failed.
     pub timeout: Duration,
     /// When connections are renewed.
     pub renewal: Renewal,
     /// Local addresses, taken in turn by the connections; empty: the kernel's choice.
     pub sources: Vec<IpAddr>,
+    /// Threads that the clients are divided among.
+    pub threads: usize,
+    /// Where every random choice comes from.
+    pub seed: u64,
 }
 
 /// A setting that makes no sense.
@@ -94,6 +115,20 @@ pub enum PlanError {
         "--streams {0} with --http1: an HTTP/1.1 connection carries one request at a time, use --connections"
     )]
     Http1Streams(u32),
+    /// Nobody to send to.
+    #[error("no address to send requests to")]
+    NoAddress,
+    /// More than an echo backend gives.
+    #[error("--response-size {found}: an echo backend gives at most {most} bytes")]
+    ResponseSize {
+        /// What was asked for.
+        found: u64,
+        /// What there is.
+        most: u64,
+    },
+    /// A stream of messages has no one response.
+    #[error("--response-size with --grpc stream: each message is answered by itself")]
+    ResponseOfStream,
 }
 
 impl Plan {
@@ -112,6 +147,8 @@ impl Plan {
                 self.renewal.after == Some(Duration::ZERO),
             ),
             ("messages", self.kind == Kind::GrpcStream { messages: 0 }),
+            ("threads", self.threads == 0),
+            ("resolve-every", self.resolve_every == Some(Duration::ZERO)),
         ];
         if let Some((name, _)) = zero.into_iter().find(|(_, is_zero)| *is_zero) {
             return Err(PlanError::Zero(name));
@@ -119,22 +156,33 @@ impl Plan {
         if self.url.scheme_str() != Some("http") || self.url.authority().is_none() {
             return Err(PlanError::Url(self.url.to_string()));
         }
-        if self
-            .rate
-            .is_some_and(|rate| !rate.is_finite() || rate <= 0.0)
-        {
-            return Err(PlanError::Rate);
+        if self.addresses.is_empty() {
+            return Err(PlanError::NoAddress);
         }
         if matches!(self.kind, Kind::Http1 { .. }) && self.streams != 1 {
             return Err(PlanError::Http1Streams(self.streams));
         }
-        Ok(())
+        self.validate_response_size()
+    }
+
+    fn validate_response_size(&self) -> Result<(), PlanError> {
+        let most = match self.kind {
+            Kind::GrpcUnary | Kind::GrpcStream { .. } => LARGEST as u64,
+            Kind::Http2 | Kind::Http1 { .. } => MOST_BYTES,
+        };
+        match (self.response_size, self.kind) {
+            (Some(_), Kind::GrpcStream { .. }) => Err(PlanError::ResponseOfStream),
+            (Some(found), _) if found > most => Err(PlanError::ResponseSize { found, most }),
+            _ => Ok(()),
+        }
     }
 
     /// Concurrent streams of each client. In a closed loop over time concurrency is what sets the pace, so it is
     /// there that the weights act: the heaviest client gets all of `streams`, a lighter one its part, at least one.
+    #[must_use]
     pub fn concurrency(&self) -> Vec<u32> {
-        let closed_over_time = self.rate.is_none() && matches!(self.budget, Budget::Duration(_));
+        let closed_over_time =
+            self.schedule.is_none() && matches!(self.budget, Budget::Duration(_));
         let heaviest = self.weights.iter().copied().max().unwrap_or(1).max(1);
         let share = |weight: &u32| match (weight, closed_over_time) {
             (0, _) => 0,
@@ -148,109 +196,39 @@ impl Plan {
     }
 
     /// `total` requests shared out by weight; every one is given to somebody.
+    #[must_use]
     pub fn quotas(&self, total: u64) -> Vec<u64> {
-        let mut turns = Turns::new(&self.weights);
-        let sum: u64 = self
-            .weights
-            .iter()
-            .copied()
-            .map(u64::from)
-            .sum::<u64>()
-            .max(1);
-        let (rounds, rest) = (total / sum, total % sum);
-        let mut quotas: Vec<u64> = self
-            .weights
-            .iter()
-            .map(|weight| u64::from(*weight) * rounds)
-            .collect();
-        for _ in 0..rest {
-            quotas[turns.next()] += 1;
-        }
-        quotas
-    }
-}
-
-/// Smooth weighted round-robin: any run of `sum(weights)` turns gives each client exactly its weight, and heavy ones
-/// are spread out instead of bunched.
-#[derive(Debug)]
-pub struct Turns {
-    weights: Vec<u32>,
-    credit: Vec<i64>,
-    sum: i64,
-}
-
-impl Turns {
-    /// Starts with everybody at zero credit.
-    pub fn new(weights: &[u32]) -> Self {
-        let sum = weights.iter().copied().map(i64::from).sum();
-        Self {
-            weights: weights.to_vec(),
-            credit: vec![0; weights.len()],
-            sum,
-        }
-    }
-
-    /// The client whose turn it is (0 when there is none at all).
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "never ends, so Option would only have to be unwrapped"
-    )]
-    pub fn next(&mut self) -> usize {
-        let mut best = 0;
-        for (client, weight) in self.weights.iter().enumerate() {
-            self.credit[client] += i64::from(*weight);
-            if self.credit[client] > self.credit[best] {
-                best = client;
-            }
-        }
-        if let Some(credit) = self.credit.get_mut(best) {
-            *credit -= self.sum;
-        }
-        best
+        share::quotas(&self.weights, total)
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn plan(weights: &[u32], budget: Budget) -> Plan {
+    /// A plan for tests: one request after the other, to nobody.
+    pub(crate) fn plan(weights: &[u32], budget: Budget) -> Plan {
+        let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
         Plan {
             url: Uri::from_static("http://127.0.0.1:1/"),
-            target: SocketAddr::from(([127, 0, 0, 1], 1)),
+            targets: vec![Target::Address(nobody)],
+            addresses: vec![nobody],
+            resolve_every: None,
+            balance: Balance::PickFirst,
             kind: Kind::Http2,
             weights: weights.to_vec(),
             streams: 20,
             budget,
-            rate: None,
-            payload: 0,
-            timeout: Duration::from_secs(1),
+            schedule: None,
+            warm_up: Duration::ZERO,
+            payload: Sizes::Fixed(0),
+            response_size: None,
+            timeout: Duration::from_secs(30),
             renewal: Renewal::default(),
             sources: Vec::new(),
+            threads: 1,
+            seed: 1,
         }
-    }
-
-    #[test]
-    fn every_request_is_given_to_somebody() {
-        for total in [1, 7, 100, 1009] {
-            let quotas = plan(&[20, 1, 1, 3], Budget::Requests(total)).quotas(total);
-            assert_eq!(quotas.iter().sum::<u64>(), total);
-        }
-    }
-
-    #[test]
-    fn quotas_follow_the_weights() {
-        assert_eq!(
-            plan(&[8, 1, 1], Budget::Requests(1)).quotas(1000),
-            [800, 100, 100]
-        );
-    }
-
-    #[test]
-    fn turns_spread_the_heavy_client_out() {
-        let mut turns = Turns::new(&[2, 1, 1]);
-        let order: Vec<usize> = (0..8).map(|_| turns.next()).collect();
-        assert_eq!(order, [0, 1, 2, 0, 0, 1, 2, 0]);
     }
 
     #[test]
@@ -265,16 +243,36 @@ mod tests {
 
     #[test]
     fn settings_that_do_nothing_are_refused() {
+        let refused = |change: fn(&mut Plan)| {
+            let mut plan = plan(&[1], Budget::Requests(1));
+            change(&mut plan);
+            plan.validate().expect_err("refused")
+        };
         assert_eq!(
-            plan(&[], Budget::Requests(1)).validate(),
-            Err(PlanError::Zero("connections"))
+            refused(|plan| plan.weights = Vec::new()),
+            PlanError::Zero("connections")
         );
         assert_eq!(
-            plan(&[1], Budget::Requests(0)).validate(),
-            Err(PlanError::Zero("requests"))
+            refused(|plan| plan.budget = Budget::Requests(0)),
+            PlanError::Zero("requests")
         );
-        let mut http1 = plan(&[1], Budget::Requests(1));
-        http1.kind = Kind::Http1 { keep_alive: true };
-        assert_eq!(http1.validate(), Err(PlanError::Http1Streams(20)));
+        assert_eq!(
+            refused(|plan| plan.kind = Kind::Http1 { keep_alive: true }),
+            PlanError::Http1Streams(20)
+        );
+        assert_eq!(
+            refused(|plan| plan.addresses = Vec::new()),
+            PlanError::NoAddress
+        );
+        assert_eq!(
+            refused(|plan| {
+                plan.kind = Kind::GrpcUnary;
+                plan.response_size = Some(MOST_BYTES);
+            }),
+            PlanError::ResponseSize {
+                found: MOST_BYTES,
+                most: 16 << 20
+            }
+        );
     }
 }

@@ -1,12 +1,17 @@
-//! What happened: counts, failures by class, results by backend, latency.
+//! What happened: counts, failures by class, results by backend and by connection, latency.
+//!
+//! One recorder for each thread of a run. It is locked for each request by its own thread only, and once a second by
+//! whoever shows progress, so the lock is free when it is wanted.
 
-use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use http::HeaderValue;
 use serde::Serialize;
+use tokio::time::Instant;
 
 /// Why a request failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -26,10 +31,12 @@ pub enum Failure {
     HttpStatus,
     /// No `grpc-status`, or one other than 0.
     GrpcStatus,
-    /// The echo was not what had been sent.
+    /// The echo was not what had been sent, or the answer not as long as asked for.
     Mismatch,
     /// The peer broke the protocol.
     Protocol,
+    /// Too many requests were due already (open loop).
+    NotSent,
 }
 
 /// A failed request: the class, and the words for it.
@@ -48,173 +55,330 @@ impl Failed {
     }
 }
 
-/// Latency at the usual points.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Latency {
-    /// Always `us`: microseconds.
-    pub unit: &'static str,
-    /// Fastest.
-    pub min: u64,
-    /// Mean.
-    pub mean: f64,
-    /// Median.
-    pub p50: u64,
-    /// 90th percentile.
-    pub p90: u64,
-    /// 99th percentile.
-    pub p99: u64,
-    /// 99.9th percentile.
-    pub p999: u64,
-    /// Slowest.
-    pub max: u64,
+/// Number of a connection in its recorder; `None`: not one of those listed.
+pub(super) type Listed = Option<usize>;
+
+/// Filled by all clients of a thread.
+pub(super) struct Recorder {
+    counts: Mutex<Counts>,
+    /// Requests that were meant to start before this are warm-up.
+    measured_from: Instant,
 }
 
-/// Counts since the interval began; starts anew every time it is taken.
+/// What one thread, or all of them, counted.
+#[derive(Clone)]
+pub(super) struct Counts {
+    pub(super) ok: u64,
+    pub(super) failed: u64,
+    pub(super) retried: u64,
+    pub(super) streams: u64,
+    pub(super) connections: u64,
+    pub(super) warm_up: WarmUp,
+    pub(super) failures: BTreeMap<Failure, u64>,
+    pub(super) causes: BTreeMap<String, u64>,
+    pub(super) backends: Vec<BackendCounts>,
+    pub(super) listed: Vec<ConnectionCounts>,
+}
+
+/// Requests that are in no other figure.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct WarmUp {
+    /// With a good answer.
+    pub ok: u64,
+    /// The others.
+    pub failed: u64,
+}
+
+/// Good answers of one backend.
+#[derive(Clone)]
+pub(super) struct BackendCounts {
+    /// `None`: answers that named none, and those of backends beyond [`BACKENDS`].
+    pub(super) name: Option<HeaderValue>,
+    /// Since the last interval.
+    pub(super) recent: Histogram<u64>,
+    /// Before that.
+    pub(super) earlier: Histogram<u64>,
+}
+
+/// What went over one connection.
+#[derive(Clone)]
+pub(super) struct ConnectionCounts {
+    pub(super) client: usize,
+    pub(super) address: SocketAddr,
+    pub(super) streams: u64,
+    pub(super) ok: u64,
+    pub(super) failed: u64,
+    pub(super) micros: u64,
+    pub(super) longest: u64,
+    /// Good answers by position in `backends`.
+    pub(super) backends: Vec<(usize, u64)>,
+}
+
+/// What happened since the last interval was taken.
 pub(super) struct Interval {
     pub(super) ok: u64,
     pub(super) failed: u64,
-    pub(super) per_backend: BTreeMap<String, u64>,
-    latency: Histogram<u64>,
-}
-
-/// Filled by all clients of a run, which share one thread.
-pub(super) struct Recorder {
-    pub(super) started: Instant,
-    pub(super) ok: Cell<u64>,
-    pub(super) failed: Cell<u64>,
-    pub(super) retried: Cell<u64>,
-    pub(super) streams: Cell<u64>,
-    pub(super) connections: Cell<u64>,
-    pub(super) failures: RefCell<BTreeMap<Failure, u64>>,
-    pub(super) causes: RefCell<BTreeMap<String, u64>>,
-    backends: RefCell<Vec<BackendCount>>,
-    latency: RefCell<Histogram<u64>>,
-    interval_start: Cell<(u64, u64)>,
-    interval_latency: RefCell<Histogram<u64>>,
-}
-
-struct BackendCount {
-    name: HeaderValue,
-    ok: u64,
-    at_interval_start: u64,
+    /// By name; `None` as in [`BackendCounts`].
+    pub(super) backends: BTreeMap<Option<String>, Histogram<u64>>,
 }
 
 /// Longest latency told apart, an hour in microseconds; three digits are kept.
 const LONGEST: u64 = 3_600_000_000;
 /// Distinct causes kept in words; further ones are still counted by class.
 const CAUSES: usize = 64;
+/// Backends told apart; answers of further ones count as of none.
+const BACKENDS: usize = 1024;
+/// Connections listed one by one; further ones are still counted.
+pub(super) const CONNECTIONS: usize = 1 << 16;
+
+// === impl Recorder ===
 
 impl Recorder {
-    pub(super) fn new() -> Self {
-        let zero = || Cell::new(0);
+    pub(super) fn new(measured_from: Instant) -> Self {
         Self {
-            started: Instant::now(),
-            ok: zero(),
-            failed: zero(),
-            retried: zero(),
-            streams: zero(),
-            connections: zero(),
-            failures: RefCell::default(),
-            causes: RefCell::default(),
-            backends: RefCell::default(),
-            latency: RefCell::new(histogram()),
-            interval_start: Cell::new((0, 0)),
-            interval_latency: RefCell::new(histogram()),
+            counts: Mutex::new(Counts::new()),
+            measured_from,
         }
     }
 
-    pub(super) fn succeeded(&self, backend: Option<&HeaderValue>, latency: Duration) {
-        bump(&self.ok);
-        let micros = u64::try_from(latency.as_micros()).unwrap_or(LONGEST);
-        self.latency.borrow_mut().saturating_record(micros);
-        self.interval_latency.borrow_mut().saturating_record(micros);
-        let Some(name) = backend else { return };
-        let mut backends = self.backends.borrow_mut();
-        match backends.iter_mut().find(|known| known.name == name) {
-            Some(known) => known.ok += 1,
-            None => backends.push(BackendCount {
-                name: name.clone(),
-                ok: 1,
-                at_interval_start: 0,
-            }),
+    /// The counts; a client that panicked does not take them along.
+    pub(super) fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection was made; `alone` when it carries one request only, so that it is not worth listing.
+    pub(super) fn opened(&self, client: usize, address: SocketAddr, alone: bool) -> Listed {
+        let mut counts = self.counts();
+        counts.connections += 1;
+        if alone || counts.listed.len() >= CONNECTIONS {
+            return None;
+        }
+        counts.listed.push(ConnectionCounts {
+            client,
+            address,
+            streams: 0,
+            ok: 0,
+            failed: 0,
+            micros: 0,
+            longest: 0,
+            backends: Vec::new(),
+        });
+        Some(counts.listed.len() - 1)
+    }
+
+    pub(super) fn opened_stream(&self, connection: Listed) {
+        let mut counts = self.counts();
+        counts.streams += 1;
+        if let Some(listed) = counts.listed(connection) {
+            listed.streams += 1;
         }
     }
 
-    pub(super) fn failed(&self, Failed { class, cause }: Failed) {
-        bump(&self.failed);
-        *self.failures.borrow_mut().entry(class).or_default() += 1;
-        let mut causes = self.causes.borrow_mut();
-        if causes.len() < CAUSES || causes.contains_key(&cause) {
-            *causes.entry(cause).or_default() += 1;
+    pub(super) fn retried(&self) {
+        self.counts().retried += 1;
+    }
+
+    pub(super) fn succeeded(
+        &self,
+        connection: Listed,
+        backend: Option<&HeaderValue>,
+        intended: Instant,
+    ) {
+        let latency = intended.elapsed();
+        let mut counts = self.counts();
+        if intended < self.measured_from {
+            counts.warm_up.ok += 1;
+            return;
+        }
+        counts.ok += 1;
+        let micros = rounded_micros(latency);
+        let backend = counts.backend(backend);
+        counts.backends[backend].recent.saturating_record(micros);
+        let Some(listed) = counts.listed(connection) else {
+            return;
+        };
+        listed.ok += 1;
+        listed.micros = listed.micros.saturating_add(micros);
+        listed.longest = listed.longest.max(micros);
+        match listed
+            .backends
+            .iter_mut()
+            .find(|(known, _)| *known == backend)
+        {
+            Some((_, ok)) => *ok += 1,
+            None => listed.backends.push((backend, 1)),
         }
     }
 
+    pub(super) fn failed(&self, connection: Listed, intended: Instant, failed: Failed) {
+        let mut counts = self.counts();
+        let Failed { class, cause } = failed;
+        if intended < self.measured_from {
+            counts.warm_up.failed += 1;
+        } else {
+            counts.failed += 1;
+            *counts.failures.entry(class).or_default() += 1;
+            if let Some(listed) = counts.listed(connection) {
+                listed.failed += 1;
+            }
+        }
+        if counts.causes.len() < CAUSES || counts.causes.contains_key(&cause) {
+            *counts.causes.entry(cause).or_default() += 1;
+        }
+    }
+}
+
+// === impl Counts ===
+
+impl Counts {
+    pub(super) fn new() -> Self {
+        Self {
+            ok: 0,
+            failed: 0,
+            retried: 0,
+            streams: 0,
+            connections: 0,
+            warm_up: WarmUp::default(),
+            failures: BTreeMap::new(),
+            causes: BTreeMap::new(),
+            backends: Vec::new(),
+            listed: Vec::new(),
+        }
+    }
+
+    fn listed(&mut self, connection: Listed) -> Option<&mut ConnectionCounts> {
+        self.listed.get_mut(connection?)
+    }
+
+    /// Position of a backend.
+    fn backend(&mut self, name: Option<&HeaderValue>) -> usize {
+        let position = |backends: &[BackendCounts], name: Option<&HeaderValue>| {
+            backends
+                .iter()
+                .position(|known| known.name.as_ref() == name)
+        };
+        if let Some(known) = position(&self.backends, name) {
+            return known;
+        }
+        let name = name.filter(|_| self.backends.len() < BACKENDS);
+        position(&self.backends, name).unwrap_or_else(|| {
+            self.backends.push(BackendCounts {
+                name: name.cloned(),
+                recent: histogram(),
+                earlier: histogram(),
+            });
+            self.backends.len() - 1
+        })
+    }
+
+    /// Adds what another thread counted.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.ok += other.ok;
+        self.failed += other.failed;
+        self.retried += other.retried;
+        self.streams += other.streams;
+        self.connections += other.connections;
+        self.warm_up.ok += other.warm_up.ok;
+        self.warm_up.failed += other.warm_up.failed;
+        for (class, count) in &other.failures {
+            *self.failures.entry(*class).or_default() += count;
+        }
+        for (cause, count) in &other.causes {
+            *self.causes.entry(cause.clone()).or_default() += count;
+        }
+        let mut positions = Vec::with_capacity(other.backends.len());
+        for theirs in &other.backends {
+            let position = self.backend(theirs.name.as_ref());
+            let ours = &mut self.backends[position];
+            add(&mut ours.recent, &theirs.recent);
+            add(&mut ours.earlier, &theirs.earlier);
+            positions.push(position);
+        }
+        for listed in &other.listed {
+            let mut listed = listed.clone();
+            for (backend, _) in &mut listed.backends {
+                *backend = positions[*backend];
+            }
+            self.listed.push(listed);
+        }
+    }
+
+    /// Latencies of each backend since the last interval was taken; starts the next one.
+    fn take_recent(&mut self, into: &mut BTreeMap<Option<String>, Histogram<u64>>) {
+        for backend in &mut self.backends {
+            let name = backend.name.as_ref().map(text);
+            add(into.entry(name).or_insert_with(histogram), &backend.recent);
+            add(&mut backend.earlier, &backend.recent);
+            backend.recent.reset();
+        }
+    }
+}
+
+// === impl BackendCounts ===
+
+impl BackendCounts {
+    /// All latencies.
+    pub(super) fn latencies(&self) -> Histogram<u64> {
+        let mut all = self.earlier.clone();
+        add(&mut all, &self.recent);
+        all
+    }
+}
+
+// === impl Interval ===
+
+impl Interval {
+    /// What all threads did since the last one was taken; `before` are the good and the failed requests then.
+    pub(super) fn take(recorders: &[std::sync::Arc<Recorder>], before: &mut (u64, u64)) -> Self {
+        let mut backends = BTreeMap::new();
+        let mut now = (0, 0);
+        for recorder in recorders {
+            let mut counts = recorder.counts();
+            counts.take_recent(&mut backends);
+            now = (now.0 + counts.ok, now.1 + counts.failed);
+        }
+        let before = std::mem::replace(before, now);
+        Self {
+            ok: now.0 - before.0,
+            failed: now.1 - before.1,
+            backends,
+        }
+    }
+
+    /// Good answers by the backend that gave them.
     pub(super) fn per_backend(&self) -> BTreeMap<String, u64> {
-        self.backends
-            .borrow()
-            .iter()
-            .map(|backend| (text(&backend.name), backend.ok))
+        let named = self.backends.iter();
+        named
+            .filter_map(|(name, latencies)| Some((name.clone()?, latencies.len())))
             .collect()
     }
 
-    pub(super) fn latency(&self) -> Latency {
-        summary(&self.latency.borrow())
-    }
-
-    /// What happened since the last call.
-    pub(super) fn take_interval(&self) -> Interval {
-        let now = (self.ok.get(), self.failed.get());
-        let before = self.interval_start.replace(now);
-        let mut per_backend = BTreeMap::new();
-        for backend in self.backends.borrow_mut().iter_mut() {
-            per_backend.insert(text(&backend.name), backend.ok - backend.at_interval_start);
-            backend.at_interval_start = backend.ok;
-        }
-        let mut histogram = self.interval_latency.borrow_mut();
-        let latency = histogram.clone();
-        histogram.reset();
-        Interval {
-            ok: now.0 - before.0,
-            failed: now.1 - before.1,
-            per_backend,
-            latency,
-        }
+    /// All latencies.
+    pub(super) fn latencies(&self) -> Histogram<u64> {
+        let mut all = histogram();
+        self.backends
+            .values()
+            .for_each(|latencies| add(&mut all, latencies));
+        all
     }
 }
 
-impl Interval {
-    pub(super) fn latency(&self) -> Latency {
-        summary(&self.latency)
-    }
-}
-
-pub(super) fn bump(counter: &Cell<u64>) {
-    counter.set(counter.get() + 1);
-}
-
-fn text(name: &HeaderValue) -> String {
+/// A name as text.
+pub(super) fn text(name: &HeaderValue) -> String {
     String::from_utf8_lossy(name.as_bytes()).into_owned()
 }
 
-fn histogram() -> Histogram<u64> {
+/// An empty histogram of latencies, in microseconds.
+pub(super) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, LONGEST, 3).expect("constant bounds that the constructor allows")
 }
 
-fn summary(histogram: &Histogram<u64>) -> Latency {
-    let at = |quantile| histogram.value_at_quantile(quantile);
-    let min = if histogram.is_empty() {
-        0
-    } else {
-        histogram.min()
-    };
-    Latency {
-        unit: "us",
-        min,
-        mean: histogram.mean(),
-        p50: at(0.5),
-        p90: at(0.9),
-        p99: at(0.99),
-        p999: at(0.999),
-        max: histogram.max(),
-    }
+/// Adds `from` to `to`; both were made by [`histogram`].
+pub(super) fn add(to: &mut Histogram<u64>, from: &Histogram<u64>) {
+    to.add(from).expect("histograms of the same bounds");
+}
+
+/// The nearest number of microseconds; cutting off would make every latency half a microsecond too short on average.
+fn rounded_micros(latency: Duration) -> u64 {
+    u64::try_from((latency.as_nanos() + 500) / 1000).unwrap_or(LONGEST)
 }

@@ -1,18 +1,70 @@
 //! The result of a run.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
+use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::plan::Plan;
-use super::record::{Failure, Latency, Recorder};
+use super::record::{ConnectionCounts, Counts, Failure, WarmUp, add, histogram, text};
 
-/// What a run did, as printed by `--json`.
+/// Latency at the usual points.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Latency {
+    /// Always `us`: microseconds.
+    pub unit: &'static str,
+    /// Fastest.
+    pub min: u64,
+    /// Mean.
+    pub mean: f64,
+    /// Median.
+    pub p50: u64,
+    /// 90th percentile.
+    pub p90: u64,
+    /// 99th percentile.
+    pub p99: u64,
+    /// 99.9th percentile.
+    pub p999: u64,
+    /// Slowest.
+    pub max: u64,
+}
+
+/// One connection of the run.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Connection {
+    /// Number of the client that made it, from 0.
+    pub client: usize,
+    /// Where it went.
+    pub address: String,
+    /// HTTP/2 streams opened on it, those of retries and of the warm-up included.
+    pub streams: u64,
+    /// Good answers.
+    pub ok: u64,
+    /// Failed requests.
+    pub failed: u64,
+    /// Mean latency of good answers, in microseconds.
+    pub mean: f64,
+    /// The longest, in microseconds.
+    pub max: u64,
+    /// Good answers by the backend that gave them: more than one name where streams were balanced on the way.
+    pub per_backend: BTreeMap<String, u64>,
+}
+
+/// What a run did, as printed by `--json`. Figures leave the warm-up out, but for `streams` and `connections`, which are
+/// what went over the wire.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
-    /// Where the requests went.
+    /// What was asked for.
     pub url: String,
+    /// Where every random choice came from.
+    pub seed: u64,
+    /// Client-side policy.
+    pub balance: String,
+    /// Intended starts; `None`: closed loop.
+    pub schedule: Option<String>,
     /// Requests that ended, one way or the other.
     pub requests: u64,
     /// Requests with a complete and correct answer.
@@ -31,37 +83,127 @@ pub struct Report {
     pub elapsed_seconds: f64,
     /// Good answers per second.
     pub rate: f64,
+    /// What was left out of the figures.
+    pub warm_up: WarmUp,
     /// Good answers by the backend that gave them.
     pub per_backend: BTreeMap<String, u64>,
     /// Latency of good answers, from the intended start in an open loop.
     pub latency: Latency,
+    /// The same by backend.
+    pub latency_by_backend: BTreeMap<String, Latency>,
+    /// Latencies of good answers: how many there were of at most so many microseconds and more than the line before.
+    pub histogram: Vec<(u64, u64)>,
+    /// The connections, in the order in which each thread made them; without those that carry one request only
+    /// (HTTP/1.1 without keep-alive), and at most 65,536 for each thread.
+    pub per_connection: Vec<Connection>,
     /// Failures by class.
     pub failures: BTreeMap<Failure, u64>,
     /// Failures in words.
     pub causes: BTreeMap<String, u64>,
 }
 
-pub(super) fn build(plan: &Plan, recorder: &Recorder) -> Report {
-    let (ok, failed) = (recorder.ok.get(), recorder.failed.get());
-    let elapsed_seconds = recorder.started.elapsed().as_secs_f64();
-    let failures = recorder.failures.borrow().clone();
+pub(super) fn build(plan: &Plan, counts: &Counts, elapsed: Duration) -> Report {
+    let elapsed_seconds = elapsed.saturating_sub(plan.warm_up).as_secs_f64();
+    let mut all = histogram();
+    let mut per_backend = BTreeMap::new();
+    let mut latency_by_backend = BTreeMap::new();
+    for backend in &counts.backends {
+        let latencies = backend.latencies();
+        add(&mut all, &latencies);
+        if let Some(name) = backend.name.as_ref().map(text) {
+            per_backend.insert(name.clone(), latencies.len());
+            latency_by_backend.insert(name, Latency::of(&latencies));
+        }
+    }
+    // Backends that served the warm-up only are in no figure.
+    per_backend.retain(|_, ok| *ok > 0);
     #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-    let rate = ok as f64 / elapsed_seconds.max(1e-9);
+    let rate = counts.ok as f64 / elapsed_seconds.max(1e-9);
     Report {
         url: plan.url.to_string(),
-        requests: ok + failed,
-        ok,
-        failed,
-        reset: failures.get(&Failure::Reset).copied().unwrap_or(0),
-        retried: recorder.retried.get(),
-        streams: recorder.streams.get(),
-        connections: recorder.connections.get(),
+        seed: plan.seed,
+        balance: plan.balance.to_string(),
+        schedule: plan.schedule.as_ref().map(ToString::to_string),
+        requests: counts.ok + counts.failed,
+        ok: counts.ok,
+        failed: counts.failed,
+        reset: counts.failures.get(&Failure::Reset).copied().unwrap_or(0),
+        retried: counts.retried,
+        streams: counts.streams,
+        connections: counts.connections,
         elapsed_seconds,
         rate,
-        per_backend: recorder.per_backend(),
-        latency: recorder.latency(),
-        failures,
-        causes: recorder.causes.borrow().clone(),
+        warm_up: counts.warm_up,
+        per_backend,
+        latency: Latency::of(&all),
+        latency_by_backend,
+        histogram: all
+            .iter_recorded()
+            .map(|step| (step.value_iterated_to(), step.count_since_last_iteration()))
+            .collect(),
+        per_connection: counts
+            .listed
+            .iter()
+            .map(|connection| Connection::of(connection, counts))
+            .collect(),
+        failures: counts.failures.clone(),
+        causes: counts.causes.clone(),
+    }
+}
+
+// === impl Latency ===
+
+impl Latency {
+    pub(super) fn of(histogram: &Histogram<u64>) -> Self {
+        let at = |quantile| histogram.value_at_quantile(quantile);
+        let min = if histogram.is_empty() {
+            0
+        } else {
+            histogram.min()
+        };
+        Self {
+            unit: "us",
+            min,
+            mean: histogram.mean(),
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: histogram.max(),
+        }
+    }
+}
+
+// === impl Connection ===
+
+impl Connection {
+    fn of(connection: &ConnectionCounts, counts: &Counts) -> Self {
+        let ConnectionCounts {
+            client,
+            address,
+            streams,
+            ok,
+            failed,
+            micros,
+            longest,
+            backends,
+        } = connection;
+        let named = |(backend, ok): &(usize, u64)| {
+            let name = counts.backends.get(*backend)?.name.as_ref()?;
+            Some((text(name), *ok))
+        };
+        #[expect(clippy::cast_precision_loss, reason = "a mean for people")]
+        let mean = *micros as f64 / (*ok).max(1) as f64;
+        Self {
+            client: *client,
+            address: address.to_string(),
+            streams: *streams,
+            ok: *ok,
+            failed: *failed,
+            mean,
+            max: *longest,
+            per_backend: backends.iter().filter_map(named).collect(),
+        }
     }
 }
 
@@ -76,9 +218,35 @@ pub(super) fn micros(micros: u64) -> String {
     }
 }
 
+#[expect(clippy::cast_precision_loss, reason = "a percentage for people")]
+fn percent(part: u64, of: u64) -> f64 {
+    100.0 * part as f64 / of.max(1) as f64
+}
+
+impl fmt::Display for Latency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            p50,
+            p90,
+            p99,
+            p999,
+            max,
+            ..
+        } = self;
+        let [p50, p90, p99, p999, max] = [p50, p90, p99, p999, max].map(|value| micros(*value));
+        write!(
+            f,
+            "p50 {p50}  p90 {p90}  p99 {p99}  p99.9 {p999}  max {max}"
+        )
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
+            seed,
+            balance,
+            schedule,
             requests,
             ok,
             failed,
@@ -86,6 +254,7 @@ impl fmt::Display for Report {
             connections,
             elapsed_seconds,
             rate,
+            warm_up,
             latency,
             ..
         } = self;
@@ -93,30 +262,69 @@ impl fmt::Display for Report {
             f,
             "requests     {requests} in {elapsed_seconds:.2} s: {ok} ok, {failed} failed, {retried} retried"
         )?;
-        writeln!(
-            f,
-            "throughput   {rate:.0} requests/s over {connections} connections"
-        )?;
-        let Latency {
-            p50,
-            p90,
-            p99,
-            p999,
-            max,
-            ..
-        } = latency;
-        let [p50, p90, p99, p999, max] = [p50, p90, p99, p999, max].map(|value| micros(*value));
-        writeln!(
-            f,
-            "latency      p50 {p50}  p90 {p90}  p99 {p99}  p99.9 {p999}  max {max}"
-        )?;
-        for (name, count) in &self.per_backend {
-            #[expect(clippy::cast_precision_loss, reason = "a percentage for people")]
-            let share = 100.0 * *count as f64 / (*ok).max(1) as f64;
-            writeln!(f, "backend      {name:<16} {count:>10}  {share:5.1} %")?;
+        if *warm_up != WarmUp::default() {
+            let WarmUp { ok, failed } = warm_up;
+            writeln!(
+                f,
+                "warm-up      {ok} ok, {failed} failed, in no other figure"
+            )?;
         }
+        writeln!(
+            f,
+            "throughput   {rate:.0} requests/s over {connections} connections, {balance}"
+        )?;
+        writeln!(f, "latency      {latency}")?;
+        if let Some(schedule) = schedule {
+            writeln!(
+                f,
+                "schedule     {schedule}, latency from the intended start"
+            )?;
+        }
+        for (name, count) in &self.per_backend {
+            let share = percent(*count, *ok);
+            write!(f, "backend      {name:<16} {count:>10}  {share:5.1} %")?;
+            match self.latency_by_backend.get(name) {
+                Some(latency) => writeln!(
+                    f,
+                    "  p50 {}  p99 {}",
+                    micros(latency.p50),
+                    micros(latency.p99)
+                )?,
+                None => writeln!(f)?,
+            }
+        }
+        self.write_busiest(f)?;
         for (cause, count) in &self.causes {
             writeln!(f, "failure      {count:>10} x {cause}")?;
+        }
+        writeln!(f, "seed         {seed}")
+    }
+}
+
+impl Report {
+    /// The busiest connections, where there are several.
+    fn write_busiest(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 3;
+        if self.per_connection.len() < 2 {
+            return Ok(());
+        }
+        let mut busiest: Vec<&Connection> = self.per_connection.iter().collect();
+        busiest.sort_by_key(|connection| Reverse(connection.ok));
+        for connection in busiest.iter().take(SHOWN) {
+            let Connection {
+                client,
+                address,
+                ok,
+                max,
+                ..
+            } = connection;
+            let share = percent(*ok, self.ok);
+            let from = format!("client {client}");
+            writeln!(
+                f,
+                "connection   {from:<16} {ok:>10}  {share:5.1} %  to {address}  max {}",
+                micros(*max)
+            )?;
         }
         Ok(())
     }

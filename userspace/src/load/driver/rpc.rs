@@ -1,24 +1,36 @@
 //! One request over an HTTP/2 connection, from HEADERS to a checked answer.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use std::cell::RefCell;
+
+use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
 use http::header::{CONTENT_TYPE, TE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 
+use super::payload::Payload;
 use super::plan::{Kind, Plan};
-use super::record::{Failed, Failure, Recorder, bump};
+use super::record::{Failed, Failure};
+use crate::load::random::Generator;
 use crate::load::wire::send;
-use crate::load::{BACKEND_HEADER, GRPC_STREAM, GRPC_UNARY};
+use crate::load::{BACKEND_HEADER, GRPC_STREAM, GRPC_UNARY, RESPONSE_SIZE_HEADER};
 
-/// Everything about a request that is the same every time.
+/// The requests of one client.
 pub(super) struct Rpc {
     head: Request<()>,
-    /// What is sent: the body, or one message of a gRPC stream.
-    body: Bytes,
+    /// What is sent: the bodies, or the messages of gRPC streams.
+    payload: RefCell<Payload>,
     /// Messages of a gRPC stream, one at a time; 0: the whole body at once.
     ping_pong: u32,
     grpc: bool,
+    /// Bytes of payload that were asked for.
+    response_size: Option<u64>,
+}
+
+/// One request; the same one however often it is sent.
+pub(super) struct Exchange<'a> {
+    rpc: &'a Rpc,
+    body: Bytes,
 }
 
 /// Why a request got no good answer.
@@ -30,8 +42,23 @@ pub(super) enum Trouble {
     Failed(Failed),
 }
 
+/// What must come back.
+enum Expected {
+    /// Anything.
+    Anything,
+    /// This.
+    Echo(Bytes),
+    /// So many bytes more.
+    Length(u64),
+}
+
+/// Bytes of the gRPC framing of a message.
+const GRPC_FRAMING: u64 = 5;
+
+// === impl Rpc ===
+
 impl Rpc {
-    pub(super) fn new(plan: &Plan) -> Result<Self, http::Error> {
+    pub(super) fn new(plan: &Plan, random: Generator) -> Result<Self, http::Error> {
         let (grpc, ping_pong, path) = match plan.kind {
             Kind::GrpcUnary => (true, 0, Some(GRPC_UNARY)),
             Kind::GrpcStream { messages } => (true, messages, Some(GRPC_STREAM)),
@@ -41,66 +68,85 @@ impl Rpc {
         if let Some(path) = path {
             uri.path_and_query = Some(path.parse()?);
         }
-        let body = if grpc {
-            grpc_message(plan.payload)
-        } else {
-            Bytes::from(vec![b'.'; plan.payload])
-        };
-        let method = if body.is_empty() {
-            Method::GET
-        } else {
+        let method = if grpc || !plan.payload.is_nothing() {
             Method::POST
+        } else {
+            Method::GET
         };
         let mut head = Request::builder()
             .method(method)
             .uri(Uri::from_parts(uri)?)
             .body(())?;
+        let headers = head.headers_mut();
         if grpc {
-            head.headers_mut()
-                .insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-            head.headers_mut()
-                .insert(TE, HeaderValue::from_static("trailers"));
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+        }
+        if let Some(size) = plan.response_size {
+            headers.insert(RESPONSE_SIZE_HEADER, size.into());
         }
         Ok(Self {
             head,
-            body,
+            payload: RefCell::new(Payload::new(&plan.payload, grpc, random)),
             ping_pong,
             grpc,
+            response_size: plan.response_size,
         })
     }
 
-    /// Sends the request, checks the answer, and gives the name of the backend that served it.
-    pub(super) async fn exchange(
+    /// The next request.
+    pub(super) fn prepare(&self) -> Exchange<'_> {
+        Exchange {
+            rpc: self,
+            body: self.payload.borrow_mut().next(),
+        }
+    }
+
+    fn expected(&self, body: &Bytes) -> Expected {
+        match self.response_size {
+            Some(size) => Expected::Length(size + if self.grpc { GRPC_FRAMING } else { 0 }),
+            None if self.grpc => Expected::Echo(body.clone()),
+            None => Expected::Anything,
+        }
+    }
+}
+
+// === impl Exchange ===
+
+impl Exchange<'_> {
+    /// Sends the request, checks the answer, and gives the name of the backend that served it. Calls `opened` once there
+    /// is a stream for it.
+    pub(super) async fn run(
         &self,
         connection: SendRequest<Bytes>,
-        recorder: &Recorder,
+        opened: impl FnOnce(),
     ) -> Result<Option<HeaderValue>, Trouble> {
+        let Self { rpc, body } = self;
         let mut connection = connection.ready().await?;
-        let (response, mut out) =
-            connection.send_request(self.head.clone(), self.body.is_empty())?;
-        bump(&recorder.streams);
-        if self.ping_pong > 0 {
+        let (response, mut out) = connection.send_request(rpc.head.clone(), body.is_empty())?;
+        opened();
+        if rpc.ping_pong > 0 {
             return self.converse(response, out).await;
         }
         // A peer may answer, or reset, before it has read the whole body; what it answered tells more.
-        let sent = send(&mut out, self.body.clone(), true).await;
+        let sent = if body.is_empty() {
+            Ok(())
+        } else {
+            send(&mut out, body.clone(), true).await
+        };
         let response = response.await?;
         sent?;
-        let (backend, mut answer) = self.open(response)?;
-        let mut expected = if self.grpc {
-            Some(self.body.clone())
-        } else {
-            None
-        };
+        let (backend, mut answer) = rpc.open(response)?;
+        let mut expected = rpc.expected(body);
         while let Some(piece) = answer.data().await {
             let piece = piece?;
             answer.flow_control().release_capacity(piece.len())?;
-            compare(&mut expected, &piece)?;
+            expected.take(&piece)?;
         }
-        if expected.is_some_and(|rest| !rest.is_empty()) {
-            return Err(mismatch("the echo is too short"));
+        if !expected.is_complete() {
+            return Err(mismatch("the answer is too short"));
         }
-        self.close(&mut answer).await?;
+        rpc.close(&mut answer).await?;
         Ok(backend)
     }
 
@@ -111,42 +157,47 @@ impl Rpc {
         response: ResponseFuture,
         mut out: SendStream<Bytes>,
     ) -> Result<Option<HeaderValue>, Trouble> {
+        let Self { rpc, body } = self;
         let first = async {
-            let (backend, mut answer) = self.open(response.await?)?;
-            self.hear(&mut answer).await?;
+            let (backend, mut answer) = rpc.open(response.await?)?;
+            hear(&mut answer, body).await?;
             Ok((backend, answer))
         };
-        let ((), (backend, mut answer)) = tokio::try_join!(self.say(&mut out), first)?;
-        for _ in 1..self.ping_pong {
-            tokio::try_join!(self.say(&mut out), self.hear(&mut answer))?;
+        let ((), (backend, mut answer)) = tokio::try_join!(say(&mut out, body), first)?;
+        for _ in 1..rpc.ping_pong {
+            let message = rpc.payload.borrow_mut().next();
+            tokio::try_join!(say(&mut out, &message), hear(&mut answer, &message))?;
         }
         out.send_data(Bytes::new(), true)?;
         if let Some(piece) = answer.data().await {
             piece?;
             return Err(mismatch("more came back than was sent"));
         }
-        self.close(&mut answer).await?;
+        rpc.close(&mut answer).await?;
         Ok(backend)
     }
+}
 
-    async fn say(&self, out: &mut SendStream<Bytes>) -> Result<(), Trouble> {
-        Ok(send(out, self.body.clone(), false).await?)
+/// Sends one message of a stream.
+async fn say(out: &mut SendStream<Bytes>, message: &Bytes) -> Result<(), Trouble> {
+    Ok(send(out, message.clone(), false).await?)
+}
+
+/// Reads the echo of one message.
+async fn hear(answer: &mut RecvStream, message: &Bytes) -> Result<(), Trouble> {
+    let mut expected = Expected::Echo(message.clone());
+    while !expected.is_complete() {
+        let Some(piece) = answer.data().await else {
+            return Err(mismatch("the stream ended early"));
+        };
+        let piece = piece?;
+        answer.flow_control().release_capacity(piece.len())?;
+        expected.take(&piece)?;
     }
+    Ok(())
+}
 
-    /// Reads the echo of one message.
-    async fn hear(&self, answer: &mut RecvStream) -> Result<(), Trouble> {
-        let mut expected = Some(self.body.clone());
-        while expected.as_ref().is_some_and(|rest| !rest.is_empty()) {
-            let Some(piece) = answer.data().await else {
-                return Err(mismatch("the stream ended early"));
-            };
-            let piece = piece?;
-            answer.flow_control().release_capacity(piece.len())?;
-            compare(&mut expected, &piece)?;
-        }
-        Ok(())
-    }
-
+impl Rpc {
     /// Checks the head of the response.
     fn open(
         &self,
@@ -176,15 +227,6 @@ impl Rpc {
     }
 }
 
-/// The gRPC framing: one byte "not compressed", four bytes length, the message.
-fn grpc_message(payload: usize) -> Bytes {
-    let mut message = BytesMut::with_capacity(5 + payload);
-    message.put_u8(0);
-    message.put_u32(u32::try_from(payload).unwrap_or(u32::MAX));
-    message.put_bytes(b'.', payload);
-    message.freeze()
-}
-
 fn grpc_status(headers: &HeaderMap) -> Result<(), Trouble> {
     let failed = |cause: String| Err(Trouble::Failed(Failed::new(Failure::GrpcStatus, cause)));
     match headers.get("grpc-status").map(HeaderValue::as_bytes) {
@@ -194,12 +236,33 @@ fn grpc_status(headers: &HeaderMap) -> Result<(), Trouble> {
     }
 }
 
-fn compare(expected: &mut Option<Bytes>, piece: &[u8]) -> Result<(), Trouble> {
-    let Some(rest) = expected else { return Ok(()) };
-    if rest.len() < piece.len() || rest.split_to(piece.len()) != *piece {
-        return Err(mismatch("the echo differs from what was sent"));
+// === impl Expected ===
+
+impl Expected {
+    fn take(&mut self, piece: &[u8]) -> Result<(), Trouble> {
+        let good = match self {
+            Self::Anything => true,
+            Self::Echo(rest) => rest.len() >= piece.len() && rest.split_to(piece.len()) == *piece,
+            Self::Length(left) => {
+                let after = left.checked_sub(piece.len() as u64);
+                *left = after.unwrap_or(0);
+                after.is_some()
+            }
+        };
+        if good {
+            Ok(())
+        } else {
+            Err(mismatch("the answer differs from what was asked for"))
+        }
     }
-    Ok(())
+
+    fn is_complete(&self) -> bool {
+        match self {
+            Self::Anything => true,
+            Self::Echo(rest) => rest.is_empty(),
+            Self::Length(left) => *left == 0,
+        }
+    }
 }
 
 fn mismatch(cause: &str) -> Trouble {

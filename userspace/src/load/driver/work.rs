@@ -1,46 +1,66 @@
 //! Who does the next request, and when was it meant to start.
 //!
-//! Closed loop: a client's streams take the next request as soon as they are free, up to the client's quota.
-//! Open loop: [`pace`] hands out requests at their intended times whether or not anybody is free; a late start counts
-//! as latency, so that a stalled server cannot slow down the clock it is measured with (coordinated omission).
+//! Closed loop: a client's streams take the next request as soon as they are free, up to the client's quota once the
+//! warm-up is over. Open loop: [`pace`] hands out requests at their intended times whether or not anybody is free; a
+//! late start counts as latency, so that a stalled server cannot slow down the clock it is measured with (coordinated
+//! omission).
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::io;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
-use super::plan::{Budget, Plan, Turns};
+use super::plan::{Budget, Plan};
+use super::record::{Failed, Failure, Recorder};
+use super::share::{Draws, Turns};
+use crate::load::random::{Purpose, generator};
+use crate::load::timer::Timer;
+
+/// Requests of one client that are due and not sent yet; further ones have failed.
+const MOST_DUE: usize = 1 << 16;
+/// Requests handed out before others get to run.
+const AT_ONCE: u32 = 64;
 
 /// The requests one client still has to do.
 pub(super) struct Work {
     /// Requests left in a closed loop; `None`: no end but [`Work::end`], or an open loop.
     left: Cell<Option<u64>>,
+    /// The warm-up lasts until then, and takes nothing off the quota.
+    measured_from: Instant,
     /// Requests due in an open loop; `None`: closed loop.
     due: Option<RefCell<VecDeque<Instant>>>,
     over: Cell<bool>,
     changed: Notify,
 }
 
+/// Whose turn it is.
+enum Order {
+    Turns(Turns),
+    Draws(Box<Draws>),
+}
+
+// === impl Work ===
+
 impl Work {
     /// One per client, as the plan says.
-    pub(super) fn share_out(plan: &Plan) -> Vec<Rc<Work>> {
-        let quotas: Vec<Option<u64>> = match (plan.budget, plan.rate) {
-            (Budget::Requests(total), None) => plan.quotas(total).into_iter().map(Some).collect(),
+    pub(super) fn share_out(plan: &Plan, started: Instant) -> impl Iterator<Item = Rc<Work>> {
+        let open = plan.schedule.is_some();
+        let quotas: Vec<Option<u64>> = match plan.budget {
+            Budget::Requests(total) if !open => plan.quotas(total).into_iter().map(Some).collect(),
             _ => vec![None; plan.weights.len()],
         };
-        let work = |left| {
-            let due = plan.rate.map(|_| RefCell::new(VecDeque::new()));
+        let measured_from = started + plan.warm_up;
+        quotas.into_iter().map(move |left| {
             Rc::new(Work {
                 left: Cell::new(left),
-                due,
+                measured_from,
+                due: open.then(RefCell::default),
                 over: Cell::new(false),
                 changed: Notify::new(),
             })
-        };
-        quotas.into_iter().map(work).collect()
+        })
     }
 
     /// Waits for a request to do; gives the time it was meant to start, or `None` when there will be no more.
@@ -66,12 +86,14 @@ impl Work {
         if self.over.get() {
             return None;
         }
+        let now = Instant::now();
         match self.left.get() {
+            _ if now < self.measured_from => {}
             Some(0) => return None,
             Some(left) => self.left.set(Some(left - 1)),
             None => {}
         }
-        Some(Instant::now())
+        Some(now)
     }
 
     /// No more requests than those already due.
@@ -80,51 +102,82 @@ impl Work {
         self.changed.notify_one();
     }
 
-    fn push(&self, intended: Instant) {
-        if let Some(due) = &self.due {
-            due.borrow_mut().push_back(intended);
-            self.changed.notify_one();
+    /// Adds a request; false when too many wait already.
+    fn push(&self, intended: Instant) -> bool {
+        let Some(due) = &self.due else { return true };
+        let mut due = due.borrow_mut();
+        if due.len() >= MOST_DUE {
+            return false;
         }
+        due.push_back(intended);
+        self.changed.notify_one();
+        true
     }
 }
 
-/// Hands out requests at `rate` per second, to the clients by weight, until the budget is used up.
-pub(super) async fn pace(rate: f64, plan: &Plan, clients: &[Rc<Work>]) -> io::Result<()> {
-    let mut turns = Turns::new(&plan.weights);
-    let mut due = metronome(rate, plan.budget)?;
-    while let Some(intended) = due.recv().await {
-        clients[turns.next()].push(intended);
-    }
-    clients.iter().for_each(|work| work.end());
-    Ok(())
-}
-
-/// Gives every intended start when it is due. On a thread of its own, because the runtime's timer rounds up to the
-/// next millisecond, and that would show as latency; a sleeping thread is late by some 50 us.
-fn metronome(rate: f64, budget: Budget) -> io::Result<mpsc::UnboundedReceiver<Instant>> {
-    let (due, receiver) = mpsc::unbounded_channel();
-    let start = Instant::now();
-    let beat = move || {
-        for sequence in 0u64.. {
-            #[expect(clippy::cast_precision_loss, reason = "2^53 requests are not reached")]
-            let offset =
-                Duration::try_from_secs_f64(sequence as f64 / rate).unwrap_or(Duration::MAX);
-            let over = match budget {
-                Budget::Requests(total) => sequence >= total,
-                Budget::Duration(duration) => offset >= duration,
-            };
-            let Some(intended) = start.checked_add(offset) else {
-                return;
-            };
-            std::thread::sleep(intended.saturating_duration_since(Instant::now()));
-            // Sending fails when the run was stopped early.
-            if over || due.send(intended).is_err() {
-                return;
-            }
-        }
+/// Hands out the requests of an open loop at their times, by weight, until the budget is used up or the schedule is
+/// over. Every thread of a run goes through the whole schedule and keeps what is for its own clients: `works` holds
+/// `None` for those of other threads.
+pub(super) async fn pace(
+    plan: &Plan,
+    works: &[Option<Rc<Work>>],
+    started: Instant,
+    timer: &Timer,
+    recorder: &Recorder,
+) {
+    let Some(schedule) = &plan.schedule else {
+        return;
     };
-    std::thread::Builder::new()
-        .name("metronome".into())
-        .spawn(beat)?;
-    Ok(receiver)
+    let mut order = Order::of(plan);
+    let mut measured = 0;
+    let mut handed_out = 0_u32;
+    for offset in schedule.starts(plan.warm_up, plan.seed) {
+        match plan.budget {
+            _ if offset < plan.warm_up => {}
+            Budget::Requests(total) if measured >= total => break,
+            Budget::Duration(duration) if offset >= plan.warm_up + duration => break,
+            _ => measured += 1,
+        }
+        let Some(Some(work)) = works.get(order.next()) else {
+            continue;
+        };
+        let Some(intended) = started.checked_add(offset) else {
+            break;
+        };
+        timer.until(intended).await;
+        if !work.push(intended) {
+            let cause = format_args!("{MOST_DUE} requests of the client are due and not sent yet");
+            recorder.failed(None, intended, Failed::new(Failure::NotSent, cause));
+        }
+        handed_out = handed_out.wrapping_add(1);
+        if handed_out.is_multiple_of(AT_ONCE) {
+            tokio::task::yield_now().await;
+        }
+    }
+    works.iter().flatten().for_each(|work| work.end());
+}
+
+// === impl Order ===
+
+impl Order {
+    /// Independent arrivals stay independent for each client; all others are dealt as evenly as the weights allow.
+    fn of(plan: &Plan) -> Self {
+        if plan
+            .schedule
+            .as_ref()
+            .is_some_and(super::Schedule::is_random)
+        {
+            let random = generator(plan.seed, Purpose::Turns, 0);
+            Self::Draws(Box::new(Draws::new(&plan.weights, random)))
+        } else {
+            Self::Turns(Turns::new(&plan.weights))
+        }
+    }
+
+    fn next(&mut self) -> usize {
+        match self {
+            Self::Turns(turns) => turns.next(),
+            Self::Draws(draws) => draws.next(),
+        }
+    }
 }

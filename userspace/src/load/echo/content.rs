@@ -25,12 +25,17 @@ pub(super) enum Content {
     Filler { left: u64 },
 }
 
-/// The answer to `path` for `client`.
-pub(super) fn answer(path: &str, client: SocketAddr, backend: &Backend) -> Content {
-    if let Some(length) = path
+/// The answer to `path` for `client`, who may have asked for a size.
+pub(super) fn answer(
+    path: &str,
+    wanted_size: Option<u64>,
+    client: SocketAddr,
+    backend: &Backend,
+) -> Content {
+    let of_path = path
         .strip_prefix(BYTES_PATH)
-        .and_then(|length| length.parse::<u64>().ok())
-    {
+        .and_then(|length| length.parse::<u64>().ok());
+    if let Some(length) = of_path.or(wanted_size) {
         return Content::Filler {
             left: length.min(MOST_BYTES),
         };

@@ -6,20 +6,21 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
-use super::content::{self, Content};
+use super::content::{self, Content, MOST_BYTES};
 use super::rewind::Rewind;
-use super::{Backend, add_one};
+use super::{Backend, add_one, wanted_size};
 use crate::load::{BACKEND_HEADER, STATS_PATH};
 
 pub(super) async fn serve(
-    io: Rewind,
+    io: Rewind<impl AsyncRead + AsyncWrite + Unpin + 'static>,
     client: SocketAddr,
     backend: Rc<Backend>,
     mut stop: watch::Receiver<bool>,
@@ -50,13 +51,15 @@ async fn answer(
             add_one(&backend.connections);
         }
     }
-    let mut body = request.into_body();
+    let (head, mut body) = request.into_parts();
     // A body that breaks off ends the connection; hyper notices by itself.
     while let Some(Ok(_)) = body.frame().await {}
-    if !backend.options.delay.is_zero() {
-        tokio::time::sleep(backend.options.delay).await;
+    let served = path == STATS_PATH || backend.work().await;
+    let size = wanted_size(&head.headers, MOST_BYTES);
+    let mut response = Response::new(content::answer(&path, size, client, backend));
+    if !served {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }
-    let mut response = Response::new(content::answer(&path, client, backend));
     response
         .headers_mut()
         .insert(BACKEND_HEADER, backend.options.name.clone());

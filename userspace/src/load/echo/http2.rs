@@ -2,19 +2,21 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
 
-use bytes::Bytes;
-use h2::RecvStream;
+use bytes::{BufMut, Bytes, BytesMut};
 use h2::server::SendResponse;
+use h2::{RecvStream, SendStream};
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
 use super::rewind::Rewind;
-use super::{Backend, add_one, content};
+use super::{Backend, add_one, content, wanted_size};
+use crate::load::distribution::LARGEST;
 use crate::load::wire::send;
-use crate::load::{BACKEND_HEADER, GRPC_STREAM, GRPC_UNARY};
+use crate::load::{BACKEND_HEADER, GRPC_STREAM, GRPC_UNARY, STATS_PATH};
 
 /// Small windows for one stream, a large one for the connection: one slow stream cannot stall the others.
 const STREAM_WINDOW: u32 = 1 << 20;
@@ -22,15 +24,16 @@ const CONNECTION_WINDOW: u32 = 16 << 20;
 /// A header list longer than this is refused; ours are a tenth of it.
 const HEADER_LIST: u32 = 16 * 1024;
 /// The longest unary message echoed; a longer one ends with `grpc-status: 8`.
-const LONGEST_MESSAGE: usize = 16 << 20;
+const LONGEST_MESSAGE: usize = LARGEST;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const OK: HeaderValue = HeaderValue::from_static("0");
 const RESOURCE_EXHAUSTED: HeaderValue = HeaderValue::from_static("8");
 const UNIMPLEMENTED: HeaderValue = HeaderValue::from_static("12");
+const UNAVAILABLE: HeaderValue = HeaderValue::from_static("14");
 
 pub(super) async fn serve(
-    io: Rewind,
+    io: Rewind<impl AsyncRead + AsyncWrite + Unpin + 'static>,
     client: SocketAddr,
     backend: Rc<Backend>,
     mut stop: watch::Receiver<bool>,
@@ -74,10 +77,10 @@ async fn serve_stream(
         .get(CONTENT_TYPE)
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
     let answered = match head.uri.path() {
-        GRPC_UNARY if is_grpc => unary(body, &mut respond, &backend).await,
+        GRPC_UNARY if is_grpc => unary(&head, body, &mut respond, &backend).await,
         GRPC_STREAM if is_grpc => stream(body, &mut respond, &backend).await,
         _ if is_grpc => unimplemented(&mut respond, &backend),
-        path => plain(path, body, &mut respond, client, &backend).await,
+        _ => plain(&head, body, &mut respond, client, &backend).await,
     };
     if let Err(error) = answered {
         add_one(&backend.broken);
@@ -86,6 +89,7 @@ async fn serve_stream(
 }
 
 async fn unary(
+    head: &Parts,
     mut body: RecvStream,
     respond: &mut SendResponse<Bytes>,
     backend: &Backend,
@@ -101,11 +105,16 @@ async fn unary(
         }
     }
     body.trailers().await?;
-    pause(backend.options.delay, respond).await?;
+    if !work(backend, respond).await? {
+        return refuse(respond, backend, UNAVAILABLE);
+    }
     if length > LONGEST_MESSAGE {
         return refuse(respond, backend, RESOURCE_EXHAUSTED);
     }
     let mut out = respond.send_response(grpc_head(backend), false)?;
+    if let Some(size) = wanted_size(&head.headers, LONGEST_MESSAGE as u64) {
+        return send_message(&mut out, size).await;
+    }
     for piece in message {
         send(&mut out, piece, false).await?;
     }
@@ -121,7 +130,9 @@ async fn stream(
     while let Some(piece) = body.data().await {
         let piece = piece?;
         let length = piece.len();
-        pause(backend.options.delay, respond).await?;
+        if !work(backend, respond).await? {
+            return out.send_trailers(HeaderMap::from_iter([(GRPC_STATUS, UNAVAILABLE)]));
+        }
         send(&mut out, piece, false).await?;
         // Only now: a client that does not read is not allowed to send either.
         body.flow_control().release_capacity(length)?;
@@ -146,8 +157,22 @@ fn refuse(
     Ok(())
 }
 
+/// A gRPC message of `size` bytes, and a good end.
+async fn send_message(out: &mut SendStream<Bytes>, size: u64) -> Result<(), h2::Error> {
+    let mut framing = BytesMut::with_capacity(5);
+    framing.put_u8(0);
+    framing.put_u32(u32::try_from(size).unwrap_or(u32::MAX));
+    let mut next = Some(framing.freeze());
+    let mut filler = content::Content::Filler { left: size };
+    while let Some(piece) = next {
+        next = filler.next_piece();
+        send(out, piece, false).await?;
+    }
+    out.send_trailers(HeaderMap::from_iter([(GRPC_STATUS, OK)]))
+}
+
 async fn plain(
-    path: &str,
+    request: &Parts,
     mut body: RecvStream,
     respond: &mut SendResponse<Bytes>,
     client: SocketAddr,
@@ -156,13 +181,17 @@ async fn plain(
     while let Some(piece) = body.data().await {
         body.flow_control().release_capacity(piece?.len())?;
     }
-    pause(backend.options.delay, respond).await?;
+    let path = request.uri.path();
     let mut head = Response::new(());
+    if path != STATS_PATH && !work(backend, respond).await? {
+        *head.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
     head.headers_mut()
         .insert(BACKEND_HEADER, backend.options.name.clone());
     head.headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static(content::TYPE));
-    let mut content = content::answer(path, client, backend);
+    let size = wanted_size(&request.headers, content::MOST_BYTES);
+    let mut content = content::answer(path, size, client, backend);
     let mut next = content.next_piece();
     let mut out = respond.send_response(head, next.is_none())?;
     while let Some(piece) = next {
@@ -181,13 +210,13 @@ fn grpc_head(backend: &Backend) -> Response<()> {
     head
 }
 
-/// Waits `delay`, or until the client resets the stream.
-async fn pause(delay: Duration, respond: &mut SendResponse<Bytes>) -> Result<(), h2::Error> {
-    if delay.is_zero() {
-        return Ok(());
+/// Takes the time that a request takes, or until the client resets the stream; false when it is turned away.
+async fn work(backend: &Backend, respond: &mut SendResponse<Bytes>) -> Result<bool, h2::Error> {
+    if !backend.works() {
+        return Ok(true);
     }
     tokio::select! {
-        () = tokio::time::sleep(delay) => Ok(()),
+        served = backend.work() => Ok(served),
         reset = std::future::poll_fn(|cx| respond.poll_reset(cx)) => Err(reset?.into()),
     }
 }

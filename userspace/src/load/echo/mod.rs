@@ -9,6 +9,11 @@
 //! | `/evenkeel/stats` | the counts; over HTTP/1.1 the request itself is not counted |
 //! | anything else | a small JSON body: which backend answered and which client address it saw |
 //!
+//! A request with the header `evenkeel-response-size: N` gets N bytes instead (as a unary gRPC call: a message of N, at
+//! most 16 MiB). Every request but `/evenkeel/stats` waits for [`Options::delay`] and for one of
+//! [`Options::capacity`] workers; one that would have to wait behind [`Options::queue`] others is turned away with
+//! status 503, or `grpc-status: 14` (unavailable).
+//!
 //! Counts are exact: a stream counts once its request headers were accepted, a connection once it carried an HTTP/2
 //! preface or a counted HTTP/1.1 request, so that neither port probes nor readers of the counts disturb them.
 //! Shutdown is graceful: the listener closes, HTTP/2 connections get a GOAWAY, HTTP/1.1 connections a
@@ -18,6 +23,7 @@ pub mod content;
 mod http1;
 mod http2;
 mod rewind;
+mod workers;
 
 use std::cell::Cell;
 use std::future::Future;
@@ -26,11 +32,18 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use serde::Serialize;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::RESPONSE_SIZE_HEADER;
+use super::distribution::ServiceTime;
+use super::timer::Timer;
+use workers::Workers;
 
 /// What distinguishes one echo backend from another.
 #[derive(Debug, Clone)]
@@ -39,10 +52,35 @@ pub struct Options {
     pub name: HeaderValue,
     /// Waited before every answer (for a gRPC stream: before every message).
     pub delay: Duration,
+    /// Requests worked on at once; further ones wait in line. `None`: all of them.
+    pub capacity: Option<usize>,
+    /// How long a request is worked on.
+    pub service_time: ServiceTime,
+    /// Requests that may wait in line.
+    pub queue: usize,
+    /// Where random service times come from.
+    pub seed: u64,
     /// `SETTINGS_MAX_CONCURRENT_STREAMS` of every connection.
     pub max_streams: u32,
     /// How long requests in flight may take to finish after a shutdown was asked for.
     pub grace: Duration,
+}
+
+impl Options {
+    /// Those of a backend that answers at once.
+    #[must_use]
+    pub fn named(name: HeaderValue) -> Self {
+        Self {
+            name,
+            delay: Duration::ZERO,
+            capacity: None,
+            service_time: ServiceTime::Fixed(Duration::ZERO),
+            queue: 1 << 16,
+            seed: 0,
+            max_streams: 4096,
+            grace: Duration::from_secs(5),
+        }
+    }
 }
 
 /// The counts of one backend, as printed.
@@ -58,11 +96,17 @@ pub struct Stats {
     pub connections: u64,
     /// HTTP/2 streams that ended before their answer did: reset by the client or lost with its connection.
     pub broken: u64,
+    /// Requests turned away because too many waited.
+    pub turned_away: u64,
+    /// Requests in line at most.
+    pub longest_queue: u64,
 }
 
 /// What every connection task shares.
 struct Backend {
     options: Options,
+    timer: Timer,
+    workers: Workers,
     streams: Cell<u64>,
     http1_requests: Cell<u64>,
     connections: Cell<u64>,
@@ -76,9 +120,9 @@ pub async fn serve(
     listener: TcpListener,
     options: Options,
     stop: impl Future<Output = ()>,
-) -> Stats {
+) -> io::Result<Stats> {
     let grace = options.grace;
-    let backend = Rc::new(Backend::new(options));
+    let backend = Rc::new(Backend::new(options, Timer::new()?));
     let (stopping, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();
     tokio::pin!(stop);
@@ -105,7 +149,7 @@ pub async fn serve(
             "connections were still open at the end of the grace period"
         );
     }
-    backend.stats()
+    Ok(backend.stats())
 }
 
 /// `accept` fails for reasons that pass (out of descriptors, peer gone): say so and go on, without spinning.
@@ -120,8 +164,20 @@ async fn serve_connection(
     backend: Rc<Backend>,
     stop: watch::Receiver<bool>,
 ) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%client, %error, "connection lost at once");
+        return;
+    }
+    serve_stream(stream, client, backend, stop).await;
+}
+
+async fn serve_stream(
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    client: SocketAddr,
+    backend: Rc<Backend>,
+    stop: watch::Receiver<bool>,
+) {
     let served = async {
-        stream.set_nodelay(true)?;
         let Some((stream, protocol)) = rewind::detect(stream).await? else {
             return Ok(());
         };
@@ -140,9 +196,11 @@ async fn serve_connection(
 }
 
 impl Backend {
-    fn new(options: Options) -> Self {
+    fn new(options: Options, timer: Timer) -> Self {
         let zero = || Cell::new(0);
         Self {
+            workers: Workers::new(&options, timer.clone()),
+            timer,
             options,
             streams: zero(),
             http1_requests: zero(),
@@ -158,8 +216,29 @@ impl Backend {
             requests: self.streams.get() + self.http1_requests.get(),
             connections: self.connections.get(),
             broken: self.broken.get(),
+            turned_away: self.workers.turned_away.get(),
+            longest_queue: self.workers.longest_queue.get(),
         }
     }
+
+    /// Takes the time that a request takes; false when it is turned away.
+    async fn work(&self) -> bool {
+        if !self.options.delay.is_zero() {
+            self.timer.until(Instant::now() + self.options.delay).await;
+        }
+        self.workers.work().await
+    }
+
+    /// Whether [`Backend::work`] takes any time.
+    fn works(&self) -> bool {
+        !self.options.delay.is_zero() || self.workers.take_time()
+    }
+}
+
+/// The answer's length that the request asked for, at most `most`.
+fn wanted_size(headers: &HeaderMap, most: u64) -> Option<u64> {
+    let wanted = headers.get(RESPONSE_SIZE_HEADER)?.to_str().ok()?;
+    Some(wanted.parse::<u64>().ok()?.min(most))
 }
 
 fn add_one(counter: &Cell<u64>) {

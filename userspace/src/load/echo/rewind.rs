@@ -7,7 +7,6 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -21,13 +20,15 @@ pub(super) enum Protocol {
 }
 
 /// A connection whose first bytes were read already and are given out again first.
-pub(super) struct Rewind {
+pub(super) struct Rewind<S> {
     head: Bytes,
-    stream: TcpStream,
+    stream: S,
 }
 
 /// Reads until the preface is complete or ruled out; `None` when the client closed before that.
-pub(super) async fn detect(mut stream: TcpStream) -> io::Result<Option<(Rewind, Protocol)>> {
+pub(super) async fn detect<S: AsyncRead + Unpin>(
+    mut stream: S,
+) -> io::Result<Option<(Rewind<S>, Protocol)>> {
     let mut head = BytesMut::with_capacity(1024);
     loop {
         if stream.read_buf(&mut head).await? == 0 {
@@ -49,7 +50,7 @@ pub(super) async fn detect(mut stream: TcpStream) -> io::Result<Option<(Rewind, 
     }
 }
 
-impl AsyncRead for Rewind {
+impl<S: AsyncRead + Unpin> AsyncRead for Rewind<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -65,7 +66,7 @@ impl AsyncRead for Rewind {
     }
 }
 
-impl AsyncWrite for Rewind {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Rewind<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -83,7 +84,7 @@ impl AsyncWrite for Rewind {
     }
 
     fn is_write_vectored(&self) -> bool {
-        true
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

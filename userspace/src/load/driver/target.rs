@@ -1,0 +1,230 @@
+//! Who is asked: addresses, and names that have addresses.
+//!
+//! A name stands for all its addresses. It is resolved again when a connection could not be made, at most once a
+//! second, and at an interval if asked for. Clients drop connections to addresses that are gone (requests in flight
+//! finish) and make those to new ones; when a name has no answer for once, its old addresses stay.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::uri::Authority;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::load::Malformed;
+
+/// An address, or a name that has addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// An address.
+    Address(SocketAddr),
+    /// A name and a port.
+    Name(String, u16),
+}
+
+/// The addresses that all clients of a run see.
+#[derive(Debug)]
+pub(super) struct Addresses {
+    current: Mutex<Arc<[SocketAddr]>>,
+    /// Counts the changes, so that looking whether there was one takes no lock.
+    version: AtomicU64,
+    wanted: Notify,
+}
+
+/// Names are not resolved more often than this.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The port of a URL that names none.
+const HTTP: u16 = 80;
+
+// === impl Target ===
+
+impl Target {
+    /// Of an authority of a URL.
+    #[must_use]
+    pub fn of(authority: &Authority) -> Self {
+        let port = authority.port_u16().unwrap_or(HTTP);
+        let host = authority.host();
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        match bare.parse() {
+            Ok(address) => Self::Address(SocketAddr::new(address, port)),
+            Err(_) => Self::Name(bare.to_owned(), port),
+        }
+    }
+
+    async fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
+        match self {
+            Self::Address(address) => Ok(vec![*address]),
+            Self::Name(name, port) => {
+                let found = tokio::net::lookup_host((name.as_str(), *port)).await?;
+                Ok(found.collect())
+            }
+        }
+    }
+}
+
+impl FromStr for Target {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        const ALLOWED: Malformed = Malformed("HOST:PORT, with an address or a name as HOST");
+        let authority: Authority = text.parse().map_err(|_| ALLOWED)?;
+        let user = authority.as_str().contains('@');
+        if authority.port_u16().is_none() || authority.host().is_empty() || user {
+            return Err(ALLOWED);
+        }
+        Ok(Self::of(&authority))
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Name(name, port) => write!(f, "{name}:{port}"),
+        }
+    }
+}
+
+/// All addresses of `targets`, each once, in the order in which they were found.
+pub async fn resolve(targets: &[Target]) -> io::Result<Vec<SocketAddr>> {
+    let mut addresses = Vec::new();
+    for target in targets {
+        let found = target
+            .resolve()
+            .await
+            .map_err(|error| io::Error::new(error.kind(), format!("resolve {target}: {error}")))?;
+        for address in found {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+    }
+    Ok(addresses)
+}
+
+// === impl Addresses ===
+
+impl Addresses {
+    pub(super) fn new(addresses: &[SocketAddr]) -> Self {
+        Self {
+            current: Mutex::new(addresses.into()),
+            version: AtomicU64::new(0),
+            wanted: Notify::new(),
+        }
+    }
+
+    pub(super) fn version(&self) -> u64 {
+        self.version.load(Relaxed)
+    }
+
+    pub(super) fn current(&self) -> Arc<[SocketAddr]> {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&current)
+    }
+
+    /// Asks for names to be resolved again.
+    pub(super) fn look_again(&self) {
+        self.wanted.notify_one();
+    }
+
+    /// Takes over what was found; another order is no change, and nothing found is none either.
+    pub(super) fn found(&self, addresses: &[SocketAddr]) {
+        let set = |addresses: &[SocketAddr]| addresses.iter().copied().collect::<BTreeSet<_>>();
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if !addresses.is_empty() && set(&current) != set(addresses) {
+            *current = addresses.into();
+            self.version.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Resolves `targets` when asked to and every `every`, for ever.
+    pub(super) async fn keep(&self, targets: &[Target], every: Option<Duration>) {
+        if targets
+            .iter()
+            .all(|target| matches!(target, Target::Address(_)))
+        {
+            return std::future::pending().await;
+        }
+        loop {
+            let last = Instant::now();
+            let again = async {
+                match every {
+                    Some(every) => tokio::time::sleep(every).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.wanted.notified() => {}
+                () = again => {}
+            }
+            tokio::time::sleep_until(last + PAUSE).await;
+            match resolve(targets).await {
+                Ok(addresses) => self.found(&addresses),
+                Err(error) => tracing::warn!(%error, "keeping the addresses known so far"),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(host: u8) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, host], 80))
+    }
+
+    #[test]
+    fn targets_are_addresses_or_names_with_a_port() {
+        let read = |text: &str| text.parse::<Target>();
+        assert_eq!(read("10.0.0.1:80"), Ok(Target::Address(address(1))));
+        assert_eq!(
+            read("[::1]:80"),
+            Ok(Target::Address("[::1]:80".parse().unwrap()))
+        );
+        assert_eq!(
+            read("backends.test:8080"),
+            Ok(Target::Name("backends.test".to_owned(), 8080))
+        );
+        for text in [
+            "",
+            "10.0.0.1",
+            "name",
+            ":80",
+            "a b:80",
+            "me@name:80",
+            "name:99999",
+        ] {
+            assert!(read(text).is_err(), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_stands_for_all_its_addresses_each_once() {
+        let targets = [
+            Target::Address(SocketAddr::from(([127, 0, 0, 1], 80))),
+            Target::Name("localhost".to_owned(), 80),
+        ];
+        let found = resolve(&targets).await.unwrap();
+        let distinct: BTreeSet<_> = found.iter().collect();
+        assert_eq!(found.len(), distinct.len(), "{found:?}");
+        assert_eq!(found[0], SocketAddr::from(([127, 0, 0, 1], 80)));
+    }
+
+    #[test]
+    fn another_order_or_no_answer_changes_nothing() {
+        let addresses = Addresses::new(&[address(1), address(2)]);
+        addresses.found(&[address(2), address(1)]);
+        addresses.found(&[]);
+        assert_eq!(addresses.version(), 0);
+        addresses.found(&[address(2), address(3)]);
+        assert_eq!(addresses.version(), 1);
+        assert_eq!(*addresses.current(), [address(2), address(3)]);
+    }
+}

@@ -1,0 +1,169 @@
+//! Whole runs of the driver without sockets and with a stopped clock: time passes only while everybody waits, so what
+//! is measured is exact.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Response;
+use tokio::task::LocalSet;
+use tokio::time::Instant;
+
+use super::dial::{Connect, Connecting, Socket};
+use super::plan::tests::plan;
+use super::shard::Means;
+use super::{Budget, Outputs, Plan, Report, Schedule, run_with};
+use crate::load::BACKEND_HEADER;
+use crate::load::timer::Timer;
+
+/// Backends that answer at once, but not while they stall. Each is named by its address.
+#[derive(Clone, Copy)]
+struct Backends {
+    born: Instant,
+    stall: (Duration, Duration),
+}
+
+impl Connect for Backends {
+    fn connect(&self, address: SocketAddr) -> Connecting<'_> {
+        let (near, far) = tokio::io::duplex(1 << 20);
+        tokio::task::spawn_local(self.serve(far, address));
+        Box::pin(async move {
+            let socket: Socket = Box::new(near);
+            Ok(socket)
+        })
+    }
+}
+
+impl Backends {
+    fn serve(
+        self,
+        socket: tokio::io::DuplexStream,
+        address: SocketAddr,
+    ) -> impl Future<Output = ()> {
+        let answer = move |mut respond: h2::server::SendResponse<Bytes>| async move {
+            let (from, to) = self.stall;
+            if (from..to).contains(&self.born.elapsed()) {
+                tokio::time::sleep_until(self.born + to).await;
+            }
+            let response = Response::builder().header(BACKEND_HEADER, address.to_string());
+            let _ = respond.send_response(response.body(()).unwrap(), true);
+        };
+        async move {
+            let mut connection = h2::server::handshake(socket).await.unwrap();
+            while let Some(Ok((_, respond))) = connection.accept().await {
+                tokio::task::spawn_local(answer(respond));
+            }
+        }
+    }
+}
+
+fn stopped_clock<T>(test: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    LocalSet::new().block_on(&runtime, test)
+}
+
+/// A run against backends that stall from the first to the second time.
+fn run(plan: &Plan, stall_from: u64, stall_to: u64) -> Report {
+    stopped_clock(async {
+        let backends = Backends {
+            born: Instant::now(),
+            stall: (
+                Duration::from_millis(stall_from),
+                Duration::from_millis(stall_to),
+            ),
+        };
+        let means = Means {
+            connector: Box::new(backends),
+            timer: Timer::of_runtime(),
+        };
+        let forever = std::future::pending();
+        run_with(plan, Outputs::default(), forever, means)
+            .await
+            .unwrap()
+    })
+}
+
+fn open_loop(schedule: &str) -> Plan {
+    let schedule: Schedule = schedule.parse().unwrap();
+    let end = schedule.end().unwrap_or(Duration::from_secs(3));
+    let mut plan = plan(&[1], Budget::Duration(end));
+    plan.schedule = Some(schedule);
+    plan.streams = 1;
+    plan
+}
+
+/// Whether two latencies are the same, as far as three digits tell.
+fn about(micros: u64, millis: u64) -> bool {
+    micros.abs_diff(millis * 1000) <= 1000
+}
+
+#[test]
+fn a_stall_shows_in_the_latency_of_every_request_that_was_meant_to_start_meanwhile() {
+    // 300 requests, of which 100 fall into a stall of one second: request i of them waits 1 s - i * 10 ms.
+    let report = run(&open_loop("const:100"), 1000, 2000);
+    let latency = &report.latency;
+    assert_eq!((report.ok, report.failed), (300, 0));
+    assert!(about(latency.p50, 0), "{latency:?}");
+    assert!(about(latency.p90, 700), "270 of 300: {latency:?}");
+    assert!(about(latency.p99, 970), "297 of 300: {latency:?}");
+    assert!(about(latency.max, 1000), "{latency:?}");
+}
+
+#[test]
+fn a_closed_loop_hides_the_same_stall() {
+    let mut plan = plan(&[1], Budget::Requests(300));
+    plan.streams = 1;
+    let report = run(&plan, 0, 1000);
+    assert!(about(report.latency.p99, 0), "{:?}", report.latency);
+    assert!(about(report.latency.max, 1000), "{:?}", report.latency);
+}
+
+#[test]
+fn a_request_that_was_given_up_while_it_waited_has_failed_by_its_intended_start() {
+    // Those meant to start in the first half of the stall wait for more than half a second.
+    let mut plan = open_loop("const:100");
+    plan.timeout = Duration::from_millis(500);
+    plan.streams = 300;
+    let report = run(&plan, 1000, 2000);
+    let late = report.failures[&super::Failure::Timeout];
+    assert!((50..=51).contains(&late), "{late}: {:?}", report.causes);
+    assert_eq!(report.ok + late, 300);
+}
+
+#[test]
+fn every_request_of_a_schedule_is_sent_and_no_other() {
+    for (schedule, requests) in [
+        ("step:100@1s,0@1s,300@1s", 400),
+        ("ramp:0..1000@2s", 1000),
+        ("const:1000", 3000),
+    ] {
+        let report = run(&open_loop(schedule), 0, 0);
+        assert_eq!((report.ok, report.failed), (requests, 0), "{schedule}");
+        assert!(about(report.latency.max, 0), "{schedule}");
+    }
+}
+
+#[test]
+fn the_warm_up_is_in_no_figure() {
+    // Everything slow happens in the first second.
+    let mut plan = open_loop("const:100");
+    plan.warm_up = Duration::from_secs(2);
+    let report = run(&plan, 0, 1000);
+    assert_eq!((report.warm_up.ok, report.ok), (200, 300));
+    assert!(about(report.latency.max, 0), "{:?}", report.latency);
+    assert_eq!(report.streams, 500, "what went over the wire");
+    assert!((report.rate - 100.0).abs() < 1.0, "{}", report.rate);
+}
+
+#[test]
+fn a_closed_loop_does_its_quota_after_the_warm_up() {
+    let mut plan = plan(&[1, 1], Budget::Requests(100));
+    plan.warm_up = Duration::from_secs(1);
+    // Without a stall the warm-up would never end: nothing waits, so the stopped clock stands still.
+    let report = run(&plan, 0, 1000);
+    assert_eq!((report.ok, report.warm_up.ok), (100, 40));
+}

@@ -1,0 +1,252 @@
+//! Waiting until a moment, to some ten microseconds.
+//!
+//! The runtime's own timers tick in milliseconds and round up: an open loop of 5,000 requests per second would start
+//! all of them in bursts of five, and a backend with a delay of 1 ms would answer after 2. Here the kernel's
+//! high-resolution timer (timerfd_create(2)) sits in the runtime's epoll set like a socket: it expires to the
+//! nanosecond, needs no thread of its own and no second wakeup, and costs nothing while nobody waits.
+//!
+//! Rejected: a sleeping thread that sends the moments over a channel (one more wakeup and the 50 us of timer slack that
+//! nanosleep(2) has, see PR_SET_TIMERSLACK in prctl(2)); spinning through the last part (it takes the core from the very
+//! connections that are measured: with one thread everything that is received meanwhile is late by the spin).
+
+use std::cell::RefCell;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::io;
+use std::rc::Rc;
+
+use rustix::fd::OwnedFd;
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
+};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+/// A timer; clones are the same timer. One serves any number of waiting tasks.
+#[derive(Clone)]
+pub struct Timer(Source);
+
+#[derive(Clone)]
+enum Source {
+    Kernel(Rc<Kernel>),
+    /// The runtime's own: what tests use that stop the clock.
+    #[cfg(test)]
+    Runtime,
+}
+
+struct Kernel {
+    fd: AsyncFd<OwnedFd>,
+    waiting: RefCell<Waiting>,
+}
+
+/// Who waits, the earliest moment on top; as many as there are waiting tasks, and those that gave up since.
+#[derive(Default)]
+struct Waiting {
+    tasks: BinaryHeap<Reverse<Waiter>>,
+    /// Tells equal moments apart: first come, first woken.
+    next: u64,
+}
+
+struct Waiter {
+    until: Instant,
+    number: u64,
+    wake: oneshot::Sender<()>,
+}
+
+// === impl Timer ===
+
+impl Timer {
+    /// A timer of the kernel; within a [`tokio::task::LocalSet`], in which its task runs.
+    pub fn new() -> io::Result<Self> {
+        let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
+        let fd = timerfd_create(TimerfdClockId::Monotonic, flags)?;
+        #[expect(
+            deprecated,
+            reason = "unsound for types that close their descriptor or show another one later; an OwnedFd does neither, \
+                      and the successor is an unsafe function"
+        )]
+        let fd = AsyncFd::new(fd)?;
+        let kernel = Rc::new(Kernel {
+            fd,
+            waiting: RefCell::default(),
+        });
+        tokio::task::spawn_local(Rc::clone(&kernel).run());
+        Ok(Self(Source::Kernel(kernel)))
+    }
+
+    /// The runtime's timer, which a stopped clock stops.
+    #[cfg(test)]
+    pub(crate) fn of_runtime() -> Self {
+        Self(Source::Runtime)
+    }
+
+    /// Waits until `moment`; not at all if it has passed.
+    pub async fn until(&self, moment: Instant) {
+        match &self.0 {
+            Source::Kernel(kernel) => kernel.until(moment).await,
+            #[cfg(test)]
+            Source::Runtime => tokio::time::sleep_until(moment).await,
+        }
+    }
+}
+
+// === impl Kernel ===
+
+impl Kernel {
+    async fn until(&self, moment: Instant) {
+        let now = Instant::now();
+        if moment <= now {
+            return;
+        }
+        let (wake, woken) = oneshot::channel();
+        if self.waiting.borrow_mut().add(moment, wake) && !self.set(moment, now) {
+            // Without the kernel's timer the runtime's will do.
+            return tokio::time::sleep_until(moment).await;
+        }
+        // Fails when the runtime ends, and this task with it.
+        let _ = woken.await;
+    }
+
+    /// Makes the timer expire at `moment`.
+    fn set(&self, moment: Instant, now: Instant) -> bool {
+        let left = moment.saturating_duration_since(now);
+        let it_value = Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            // 0 would switch it off.
+            tv_nsec: i64::from(left.subsec_nanos()).max(1),
+        };
+        let it_interval = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        let times = Itimerspec {
+            it_interval,
+            it_value,
+        };
+        timerfd_settime(&self.fd, TimerfdTimerFlags::empty(), &times).is_ok()
+    }
+
+    /// Wakes those whose moment has come, each time the timer expires.
+    async fn run(self: Rc<Self>) {
+        while let Ok(mut ready) = self.fd.readable().await {
+            let mut expirations = [0; 8];
+            let _ = ready.try_io(|fd| Ok(rustix::io::read(fd, &mut expirations)?));
+            let now = Instant::now();
+            if let Some(next) = self.waiting.borrow_mut().wake_due(now) {
+                self.set(next, now);
+            }
+        }
+    }
+}
+
+// === impl Waiting ===
+
+impl Waiting {
+    /// Adds a waiter; true when it is now the first.
+    fn add(&mut self, until: Instant, wake: oneshot::Sender<()>) -> bool {
+        let first = self
+            .tasks
+            .peek()
+            .is_none_or(|Reverse(first)| until < first.until);
+        let number = self.next;
+        self.next += 1;
+        self.tasks.push(Reverse(Waiter {
+            until,
+            number,
+            wake,
+        }));
+        first
+    }
+
+    /// Wakes everybody who waits for `now` or earlier; gives the next moment that somebody waits for.
+    fn wake_due(&mut self, now: Instant) -> Option<Instant> {
+        while let Some(Reverse(first)) = self.tasks.peek() {
+            if first.until > now && !first.wake.is_closed() {
+                return Some(first.until);
+            }
+            if let Some(Reverse(due)) = self.tasks.pop() {
+                // Fails when it gave up.
+                let _ = due.wake.send(());
+            }
+        }
+        None
+    }
+}
+
+// === impl Waiter ===
+
+impl Ord for Waiter {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.until, self.number).cmp(&(other.until, other.number))
+    }
+}
+
+impl PartialOrd for Waiter {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Waiter {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Waiter {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use tokio::task::LocalSet;
+
+    fn local<T>(test: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        LocalSet::new().block_on(&runtime, test)
+    }
+
+    #[test]
+    fn nobody_is_woken_early_and_earlier_moments_come_first() {
+        local(async {
+            let timer = Timer::new().unwrap();
+            let start = Instant::now();
+            let woken = Rc::new(RefCell::new(Vec::new()));
+            let mut tasks = tokio::task::JoinSet::new();
+            for micros in [3000, 1000, 2000, 1000, 0] {
+                let (timer, woken) = (timer.clone(), Rc::clone(&woken));
+                tasks.spawn_local(async move {
+                    let until = start + Duration::from_micros(micros);
+                    timer.until(until).await;
+                    assert!(Instant::now() >= until);
+                    woken.borrow_mut().push(micros);
+                });
+            }
+            while tasks.join_next().await.is_some() {}
+            assert_eq!(*woken.borrow(), [0, 1000, 1000, 2000, 3000]);
+        });
+    }
+
+    #[test]
+    fn who_gives_up_keeps_nobody_waiting() {
+        local(async {
+            let timer = Timer::new().unwrap();
+            let start = Instant::now();
+            let soon = start + Duration::from_millis(5);
+            let sooner = timer.until(start + Duration::from_millis(1));
+            drop(Box::pin(sooner));
+            let given_up = tokio::time::timeout(Duration::from_millis(1), timer.until(soon)).await;
+            assert!(given_up.is_err());
+            timer.until(soon + Duration::from_millis(1)).await;
+            let Source::Kernel(kernel) = &timer.0 else {
+                panic!("a timer of the kernel")
+            };
+            assert!(kernel.waiting.borrow().tasks.is_empty());
+        });
+    }
+}
