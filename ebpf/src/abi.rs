@@ -93,6 +93,14 @@ pub mod forwarding {
     pub const DNAT: u8 = 1;
 }
 
+/// What decides the backend of a new flow at L4. 0 is what services of an earlier version have there.
+pub mod hash {
+    /// The whole 5-tuple: every flow is chosen for by itself.
+    pub const FIVE_TUPLE: u8 = 0;
+    /// The client's address: all its flows to a service go to one backend.
+    pub const SOURCE_IP: u8 = 1;
+}
+
 /// Value of `SERVICES`. Replaced whole; a packet sees the old or the new one. 16 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -103,8 +111,10 @@ pub struct Service {
     pub mode: u8,
     /// One of [`forwarding`].
     pub forwarding: u8,
+    /// One of [`hash`].
+    pub hash: u8,
     /// Zero.
-    pub reserved: [u8; 10],
+    pub reserved: [u8; 9],
 }
 
 /// Value of `SERVICE_INFO`, by service index: what the reply path must put back. 24 bytes.

@@ -1,7 +1,7 @@
 //! A packet without a flow: choose where it goes, and record the decision, both halves of it.
 //!
 //! 1. The service says how. Nothing there: not ours.
-//! 2. `l7`: the flow is recorded as local. `l4`: hash -> Maglev slot -> backend.
+//! 2. `l7`: the flow is recorded as local. `l4`: hash (as the service says, of what) -> Maglev slot -> backend.
 //! 3. The reply half first, because it is the claim of the NAT port; then the flow.
 //! 4. Another processor may have been faster with the same flow: then its decision holds.
 //!
@@ -13,7 +13,7 @@ use evenkeel_ebpf::abi::{
     Event, Flow, NO_BACKEND, NextHop, Reply, Service, Settings, Tuple, flag, mode, state,
 };
 use evenkeel_ebpf::packet::{Packet, tcp};
-use evenkeel_ebpf::select::{hash, slot};
+use evenkeel_ebpf::select::{self, hash, slot};
 
 use crate::count;
 use crate::maps::{BACKENDS, DRAFT, Draft, FLOWS, MAGLEV, SERVICES, SETTINGS};
@@ -79,13 +79,11 @@ fn choose(packet: &Packet, service: &Service, draft: &mut Draft, now: u64) -> Re
     let Draft { flow, reply } = draft;
     let settings: &Settings = SETTINGS.get(0).ok_or(Event::DropNoBackend)?;
     let hash = hash(&packet.tuple, settings.seed);
+    let slot = slot(select::choice(&packet.tuple, settings.seed, service.hash));
     let table = MAGLEV
         .get_value(service.index, &0)
         .ok_or(Event::DropNoBackend)?;
-    let index = *table
-        .slots
-        .get(slot(hash) as usize)
-        .ok_or(Event::DropNoBackend)?;
+    let index = *table.slots.get(slot as usize).ok_or(Event::DropNoBackend)?;
     if index == NO_BACKEND {
         return Err(Event::DropNoBackend);
     }

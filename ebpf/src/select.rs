@@ -2,9 +2,11 @@
 //!
 //! The hash takes the whole 5-tuple, the service's address included, so that a client port that talks to two
 //! services is spread for each; and a seed drawn per boot, so that nobody outside can aim at one backend.
+//! Where a service wants a client's flows together, the slot comes from a hash without the client's port instead; the
+//! NAT port still comes from the whole, or a client's flows would all try the same ports in the same order.
 //! It must be cheap, and well spread in its high bits (the slot) and in its low bits (the NAT port) alike.
 
-use crate::abi::{Address, MAGLEV_SLOTS, Tuple};
+use crate::abi::{self, Address, MAGLEV_SLOTS, Tuple};
 
 /// Multiplier of the mixing step: 2^64 / golden ratio, odd (Knuth, TAOCP vol. 3, 6.4).
 const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -28,9 +30,26 @@ const fn halves(address: &Address) -> (u64, u64) {
 #[inline(always)]
 #[must_use]
 pub const fn hash(tuple: &Tuple, seed: u64) -> u64 {
+    hash_with(tuple, tuple.source_port, seed)
+}
+
+/// The hash that chooses the slot, by the `kind` that the service has (one of [`abi::hash`]).
+///
+/// Without a branch: the verifier follows both sides of one to the end of the program, and twice the search for a NAT
+/// port was more than the million instructions it has patience for (kernel 6.18).
+#[inline(always)]
+#[must_use]
+pub const fn choice(tuple: &Tuple, seed: u64, kind: u8) -> u64 {
+    const { assert!(abi::hash::FIVE_TUPLE == 0 && abi::hash::SOURCE_IP == 1) };
+    let kept = (kind as u16).wrapping_sub(1);
+    hash_with(tuple, tuple.source_port & kept, seed)
+}
+
+#[inline(always)]
+const fn hash_with(tuple: &Tuple, source_port: u16, seed: u64) -> u64 {
     let (source_high, source_low) = halves(&tuple.source);
     let (destination_high, destination_low) = halves(&tuple.destination);
-    let ports = (tuple.source_port as u64)
+    let ports = (source_port as u64)
         | (tuple.destination_port as u64) << 16
         | (tuple.protocol as u64) << 32;
     let hash = mix(seed, source_high);
@@ -107,8 +126,8 @@ pub const fn source(hash: u64, count: u16) -> u16 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Ports, hash, slot, source};
-    use crate::abi::{Address, MAGLEV_SLOTS, PROTOCOL_TCP, Tuple};
+    use super::{Ports, choice, hash, slot, source};
+    use crate::abi::{self, Address, MAGLEV_SLOTS, PROTOCOL_TCP, Tuple};
     use proptest::prelude::*;
 
     fn tuple(source: u32, port: u16) -> Tuple {
@@ -171,6 +190,34 @@ mod tests {
             }
             prop_assert!(chi_squared(&hits) < 175.0, "{}", chi_squared(&hits));
             prop_assert!(chi_squared(&ports) < 175.0, "{}", chi_squared(&ports));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn source_ip_keeps_a_client_together_and_spreads_clients_evenly(
+            seed in any::<u64>(), first in any::<u32>(), ports in any::<[u16; 3]>()
+        ) {
+            let by_address = |tuple: &Tuple| {
+                slot(choice(tuple, seed, abi::hash::SOURCE_IP))
+            };
+            let mut hits = [0u32; 64];
+            for n in 0..4096 {
+                let client = first.wrapping_add(n);
+                let chosen = by_address(&tuple(client, ports[0]));
+                for port in ports {
+                    prop_assert_eq!(by_address(&tuple(client, port)), chosen);
+                }
+                hits[chosen as usize * 64 / MAGLEV_SLOTS] += 1;
+            }
+            prop_assert!(chi_squared(&hits) < 175.0, "{}", chi_squared(&hits));
+        }
+
+        #[test]
+        fn five_tuple_is_the_whole_hash(seed in any::<u64>(), client in any::<u32>(), port in any::<u16>()) {
+            let tuple = tuple(client, port);
+            let whole = hash(&tuple, seed);
+            prop_assert_eq!(choice(&tuple, seed, abi::hash::FIVE_TUPLE), whole);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use evenkeel::config::{Config, Mode};
+use evenkeel::config::{Config, HashChoice, Mode};
 use proptest::prelude::*;
 
 /// Every `bad_configs/NAME.toml` gives what `bad_configs/NAME.expected` says, one line a mistake; a `*` at the end of
@@ -83,6 +83,7 @@ protocol = "tcp"
 mode = "auto"
 policy = "p2c"
 forwarding = "dnat"
+hash = "source-ip"
 backend = [{ address = "10.0.1.1:50051", weight = 0 }, { address = "10.0.1.2:50051" }]
 "#;
 
@@ -93,6 +94,7 @@ fn every_key_is_read() {
     assert_eq!(config.flows.closed_hold.as_millis(), 500);
     assert_eq!(config.l7.workers, 2);
     assert_eq!(config.services[0].mode, Mode::Auto);
+    assert_eq!(config.services[0].hash, HashChoice::SourceIp);
     let weights: Vec<u32> = config.services[0]
         .backends
         .iter()

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::balance::Policy;
-use crate::config::{Forwarding, Mode};
+use crate::config::{Forwarding, HashChoice, Mode};
 
 /// Answer to `GET /v1/status`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -110,6 +110,8 @@ pub struct Service {
     pub policy: Policy,
     /// Forwarding for flows.
     pub forwarding: Forwarding,
+    /// What decides the backend of a new flow at L4: `5-tuple` or `source-ip`.
+    pub hash: HashChoice,
     /// Number of backends.
     pub backends: usize,
     /// Counters.

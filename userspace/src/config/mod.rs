@@ -30,8 +30,8 @@ mod values;
 
 pub use error::{ConfigError, ConfigErrors};
 pub use types::{
-    Auto, Backend, Config, Daemon, Flows, Forwarding, HookChoice, Interface, Lines, Mode, Nat,
-    Service, Sizes, XdpMode,
+    Auto, Backend, Config, Daemon, Flows, Forwarding, HashChoice, HookChoice, Interface, Lines,
+    Mode, Nat, Service, Sizes, XdpMode,
 };
 pub use values::{MAX_WEIGHT, backend_address, parse_duration};
 

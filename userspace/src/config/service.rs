@@ -4,19 +4,20 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::reader::{At, Kind, Reader, Section};
-use super::types::{Backend, Forwarding, Mode, Named, Service};
+use super::types::{Backend, Forwarding, HashChoice, Mode, Named, Service};
 use super::values::{MAX_WEIGHT, integer, name, named, names, socket_address};
 use crate::balance::Policy;
 
 const ADDRESS: &str = "an IPv4 address and port, such as \"10.0.0.10:50051\"";
 const NAME: &str = "a name of 1 to 64 letters, digits, `-`, `_` and `.`";
-const SERVICE_KEYS: [&str; 7] = [
+const SERVICE_KEYS: [&str; 8] = [
     "name",
     "address",
     "protocol",
     "mode",
     "policy",
     "forwarding",
+    "hash",
     "backend",
 ];
 
@@ -61,6 +62,7 @@ fn service<'a>(reader: &mut Reader<'a>, section: &Section<'a>, seen: &mut Seen) 
     let mode = choice::<Mode>(reader, section, "mode");
     let policy = choice::<Policy>(reader, section, "policy");
     let forwarding = forwarding(reader, section);
+    let hash = choice::<HashChoice>(reader, section, "hash");
     let backends = backends(reader, section, seen);
     Some(Service {
         name: name?,
@@ -68,6 +70,7 @@ fn service<'a>(reader: &mut Reader<'a>, section: &Section<'a>, seen: &mut Seen) 
         mode,
         policy,
         forwarding,
+        hash,
         backends: backends?,
     })
 }

@@ -21,8 +21,7 @@ macro_rules! named {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal),* $(,)? }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-        #[serde(rename_all = "snake_case")]
-        pub enum $name { $($(#[$variant_doc])* $variant),* }
+        pub enum $name { $($(#[$variant_doc])* #[serde(rename = $text)] $variant),* }
 
         impl $name {
             /// The name in configuration, reports and the control API.
@@ -65,6 +64,17 @@ named! {
         Nat = "nat",
         /// Destination rewritten; the client's address is kept, the balancer is the backends' gateway.
         Dnat = "dnat",
+    }
+}
+
+named! {
+    /// What decides the backend of a new flow at L4.
+    HashChoice {
+        /// Addresses, ports and protocol: every flow is chosen for by itself.
+        #[default]
+        FiveTuple = "5-tuple",
+        /// The client's address: its flows stay together, whatever ports they come from.
+        SourceIp = "source-ip",
     }
 }
 
@@ -255,6 +265,8 @@ pub struct Service {
     pub policy: Policy,
     /// Forwarding for flows.
     pub forwarding: Forwarding,
+    /// What decides the backend of a new flow.
+    pub hash: HashChoice,
     /// Backends, at least one.
     pub backends: Vec<Backend>,
 }

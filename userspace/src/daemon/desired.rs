@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use crate::balance::Policy;
-use crate::config::{Config, Forwarding, Mode, Service};
+use crate::config::{Config, Forwarding, HashChoice, Mode, Service};
 
 /// One service as it should be balanced now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub struct ServiceView {
     pub policy: Policy,
     /// Forwarding for flows.
     pub forwarding: Forwarding,
+    /// What decides the backend of a new flow.
+    pub hash: HashChoice,
     /// Backends.
     pub backends: Vec<BackendView>,
 }
@@ -150,6 +152,7 @@ fn view(service: &Service, changed: &ServiceOverride, leaving: &Leaving) -> Serv
         mode,
         policy: service.policy,
         forwarding: service.forwarding,
+        hash: service.hash,
         backends,
     }
 }

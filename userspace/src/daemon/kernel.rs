@@ -9,8 +9,8 @@ use crate::api::types;
 use crate::config::{self, Config};
 use crate::datapath::preflight::{Finding, Status};
 use crate::datapath::{
-    self, BackendEntry, Counters, Datapath, FlowRecord, FlowState, Forwarding, HookChoice,
-    InterfaceSpec, Mode, Options, PayloadProtocol, ServiceTable, TcAttach, XdpMode,
+    self, BackendEntry, Counters, Datapath, FlowHash, FlowRecord, FlowState, Forwarding,
+    HookChoice, InterfaceSpec, Mode, Options, PayloadProtocol, ServiceTable, TcAttach, XdpMode,
 };
 use evenkeel_ebpf::abi::PROTOCOL_TCP;
 
@@ -111,6 +111,10 @@ impl Kernel {
             forwarding: match service.forwarding {
                 config::Forwarding::Nat => Forwarding::Nat,
                 config::Forwarding::Dnat => Forwarding::Dnat,
+            },
+            hash: match service.hash {
+                config::HashChoice::FiveTuple => FlowHash::FiveTuple,
+                config::HashChoice::SourceIp => FlowHash::SourceIp,
             },
             backends: backends.collect(),
         }

@@ -73,6 +73,7 @@ impl State {
             configured_mode: service.configured_mode,
             policy: service.policy,
             forwarding: service.forwarding,
+            hash: service.hash,
             backends: service.backends.len(),
             counters: snapshot
                 .services

@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
 use aya::maps::IterableMap;
-use evenkeel_ebpf::abi::{MAGLEV_SLOTS, MaglevTable, NO_BACKEND, PROTOCOL_TCP, mode};
+use evenkeel_ebpf::abi::{MAGLEV_SLOTS, MaglevTable, NO_BACKEND, PROTOCOL_TCP, hash, mode};
 use evenkeel_ebpf::select;
 
 use super::address::{key_of, socket_of_key, tuple_of};
 use super::flows::now;
-use super::{Datapath, DatapathError, FlowRecord, Mode, syscall};
+use super::{Datapath, DatapathError, FlowHash, FlowRecord, Mode, syscall};
 
 /// Answer of [`Datapath::explain`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +22,9 @@ pub struct Explanation {
     pub mode: Mode,
     /// The flow, if it is in the table and not closed; then its backend is the answer, whatever the hash says.
     pub existing: Option<FlowRecord>,
-    /// Hash of the 5-tuple with the seed of this host.
+    /// What decides at L4.
+    pub kind: FlowHash,
+    /// Hash of that, with the seed of this host.
     pub hash: u64,
     /// Slot of the service's Maglev table.
     pub slot: u32,
@@ -61,8 +63,8 @@ impl Datapath {
             .get(&key, 0)
             .map_err(DatapathError::map("SERVICES"))?;
         let tuple = tuple_of(client, service, PROTOCOL_TCP);
-        let hash = select::hash(&tuple, self.settings.seed);
-        let slot = select::slot(hash);
+        let chosen = select::choice(&tuple, self.settings.seed, value.hash);
+        let slot = select::slot(chosen);
         let choice = self.slot_owner(index, slot)?;
         let mut explanation = Explanation {
             client,
@@ -73,7 +75,12 @@ impl Datapath {
                 Mode::L4
             },
             existing: self.existing(&tuple)?,
-            hash,
+            kind: if value.hash == hash::SOURCE_IP {
+                FlowHash::SourceIp
+            } else {
+                FlowHash::FiveTuple
+            },
+            hash: chosen,
             slot,
             choice,
             backend: None,
@@ -161,8 +168,14 @@ impl Explanation {
             self.local = true;
             return;
         }
+        let of = match self.kind {
+            FlowHash::FiveTuple => "of the 5-tuple",
+            FlowHash::SourceIp => {
+                "of the client's address (hash source-ip, any port of the client)"
+            }
+        };
         say(format!(
-            "the service is in mode l4: hash {:#018x} leads to slot {}",
+            "the service is in mode l4: hash {:#018x} {of} leads to slot {}",
             self.hash, self.slot
         ));
         say(match self.choice {
@@ -186,6 +199,7 @@ mod tests {
             service: ([10, 0, 0, 2], 80).into(),
             mode,
             existing,
+            kind: FlowHash::FiveTuple,
             hash: 1,
             slot: 2,
             choice: Some(([10, 0, 0, 3], 80).into()),

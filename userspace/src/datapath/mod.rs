@@ -42,8 +42,8 @@ pub use error::DatapathError;
 pub use explain::Explanation;
 pub use flows::{FlowRecord, FlowState, PayloadProtocol, UpstreamRecord};
 pub use options::{
-    BackendEntry, Forwarding, HookChoice, InterfaceSpec, Mode, Options, ServiceTable, TcAttach,
-    XdpMode,
+    BackendEntry, FlowHash, Forwarding, HookChoice, InterfaceSpec, Mode, Options, ServiceTable,
+    TcAttach, XdpMode,
 };
 pub use sweep::SweepReport;
 

@@ -117,6 +117,17 @@ pub enum Forwarding {
     Dnat,
 }
 
+/// What decides the backend of a new flow at L4.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FlowHash {
+    /// The whole 5-tuple.
+    #[default]
+    FiveTuple,
+    /// The client's address.
+    SourceIp,
+}
+
 /// One service and its backends, as the data path should balance it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceTable {
@@ -128,6 +139,8 @@ pub struct ServiceTable {
     pub mode: Mode,
     /// How backends are reached at L4.
     pub forwarding: Forwarding,
+    /// What decides the backend of a new flow.
+    pub hash: FlowHash,
     /// Backends.
     pub backends: Vec<BackendEntry>,
 }

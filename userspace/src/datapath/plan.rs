@@ -8,7 +8,7 @@ use super::address::key_of;
 use super::maps::Maps;
 use super::nat::{self, Pool};
 use super::slots::Slots;
-use super::{BackendEntry, DatapathError, Forwarding, Mode, ServiceTable};
+use super::{BackendEntry, DatapathError, FlowHash, Forwarding, Mode, ServiceTable};
 
 /// What a backend index stands for. Forwarding is part of it: a flow keeps the kind it began with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -155,7 +155,11 @@ fn plan_service(table: &ServiceTable, indexes: &mut Indexes) -> Result<Planned, 
                 Mode::L7 => abi::mode::L7,
             },
             forwarding,
-            reserved: [0; 10],
+            hash: match table.hash {
+                FlowHash::FiveTuple => abi::hash::FIVE_TUPLE,
+                FlowHash::SourceIp => abi::hash::SOURCE_IP,
+            },
+            reserved: [0; 9],
         },
         backends: Vec::with_capacity(table.backends.len()),
     };

@@ -12,8 +12,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use evenkeel::datapath::{
-    BackendEntry, Datapath, DatapathError, Forwarding, HookChoice, InterfaceSpec, Mode, Options,
-    ServiceTable, XdpMode,
+    BackendEntry, Datapath, DatapathError, FlowHash, Forwarding, HookChoice, InterfaceSpec, Mode,
+    Options, ServiceTable, XdpMode,
 };
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -213,6 +213,7 @@ pub fn service(at: &str, backends: &[&str]) -> ServiceTable {
         protocol: 6,
         mode: Mode::L4,
         forwarding: Forwarding::Nat,
+        hash: FlowHash::FiveTuple,
         backends: backends.collect(),
     }
 }

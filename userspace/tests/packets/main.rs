@@ -6,11 +6,12 @@
 #[path = "../datapath/lab.rs"]
 #[allow(dead_code, reason = "the data path's tests use all of it")]
 mod lab;
+mod spread;
 mod streams;
 mod wire;
 mod world;
 
-use evenkeel_ebpf::abi::{Event, Flow, Tuple, forwarding, mode, state};
+use evenkeel_ebpf::abi::{Event, Flow, Tuple, forwarding, hash, mode, state};
 use wire::{ACK, FIN, RST, SYN, Tcp};
 use world::{
     BACKEND, BOTH, CLIENT, Hook, NAT_SOURCE, SERVICE, Setup, TO_BACKEND, TO_CLIENT, Verdict, World,
@@ -20,6 +21,7 @@ use world::{
 const DNAT: Setup = Setup {
     mode: mode::L4,
     forwarding: forwarding::DNAT,
+    hash: hash::FIVE_TUPLE,
     backend: true,
     nat_ports: (10_240, 32_767),
 };

@@ -10,7 +10,7 @@ use aya::{Ebpf, EbpfLoader, Pod};
 use evenkeel_ebpf::abi::{
     Address, Backend, BackendIndex, Counters, Event, FILTER_BACKENDS, FILTER_SERVICES, Filter,
     Flow, MaglevTable, NO_BACKEND, PROTOCOL_TCP, Reply, Service, ServiceKey, Settings, Tuple,
-    filter_bit, forwarding, mode,
+    filter_bit, forwarding, hash, mode,
 };
 
 use crate::lab::{Lab, run};
@@ -46,6 +46,7 @@ pub enum Verdict {
 pub struct Setup {
     pub mode: u8,
     pub forwarding: u8,
+    pub hash: u8,
     pub backend: bool,
     pub nat_ports: (u16, u16),
 }
@@ -55,6 +56,7 @@ impl Default for Setup {
         Self {
             mode: mode::L4,
             forwarding: forwarding::NAT,
+            hash: hash::FIVE_TUPLE,
             backend: true,
             nat_ports: (10_240, 32_767),
         }
@@ -222,17 +224,11 @@ impl World {
                 .expect("FILTERS");
         }
         let slot = if setup.backend { 0 } else { NO_BACKEND };
-        let mut inner = Array::create(1, 0).expect("an inner map");
-        inner
-            .set(0, MaglevTable { slots: [slot; _] }, 0)
-            .expect("the inner map");
-        let map = self.ebpf.map_mut("MAGLEV").expect("MAGLEV");
-        let mut outer: ArrayOfMaps<&mut MapData, Array<MapData, MaglevTable>> =
-            map.try_into().expect("MAGLEV is an array of maps");
-        outer.set(0, &inner, 0).expect("MAGLEV");
+        self.balance(Box::new(MaglevTable { slots: [slot; _] }));
         let service = Service {
             mode: setup.mode,
             forwarding: setup.forwarding,
+            hash: setup.hash,
             ..Service::default()
         };
         self.hash("SERVICES")
@@ -242,6 +238,36 @@ impl World {
         self.hash("BACKEND_BY_ADDR")
             .insert(key(BACKEND), index, 0)
             .expect("BACKEND_BY_ADDR");
+    }
+
+    /// Gives the service this table.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "128 KiB: boxed by the caller"
+    )]
+    fn balance(&mut self, table: Box<MaglevTable>) {
+        let mut inner = Array::create(1, 0).expect("an inner map");
+        inner.set(0, *table, 0).expect("the inner map");
+        let map = self.ebpf.map_mut("MAGLEV").expect("MAGLEV");
+        let mut outer: ArrayOfMaps<&mut MapData, Array<MapData, MaglevTable>> =
+            map.try_into().expect("MAGLEV is an array of maps");
+        outer.set(0, &inner, 0).expect("MAGLEV");
+    }
+
+    /// So many backends, all alike but for their index, with equal shares of the table.
+    pub fn spread_over(&mut self, backends: u16) {
+        let mut copies = self.array::<Backend>("BACKENDS");
+        let first = copies.get(&0, 0).expect("BACKENDS");
+        for index in 1..backends {
+            let port = (BACKEND.1 + index).to_be();
+            let backend = Backend { port, ..first };
+            copies.set(index.into(), backend, 0).expect("BACKENDS");
+        }
+        let mut table = Box::new(MaglevTable { slots: [0; _] });
+        for (slot, owner) in table.slots.iter_mut().zip((0..backends).cycle()) {
+            *slot = owner;
+        }
+        self.balance(table);
     }
 
     pub fn array<T: Pod>(&mut self, name: &str) -> Array<&mut MapData, T> {

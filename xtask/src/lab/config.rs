@@ -43,12 +43,14 @@ pub struct Service {
     pub policy: String,
     /// `nat` or `dnat`.
     pub forwarding: String,
+    /// `5-tuple` or `source-ip`.
+    pub hash: String,
     /// Backends and their weights.
     pub backends: Vec<(SocketAddr, u32)>,
 }
 
 impl Service {
-    /// A service with the defaults of most tests: `l4`, `round_robin`, `nat`, all weights 1.
+    /// A service with the defaults of most tests: `l4`, `round_robin`, `nat`, `5-tuple`, all weights 1.
     #[must_use]
     pub fn new(name: &str, address: SocketAddr, backends: &[SocketAddr]) -> Self {
         Self {
@@ -57,6 +59,7 @@ impl Service {
             mode: "l4".to_owned(),
             policy: "round_robin".to_owned(),
             forwarding: "nat".to_owned(),
+            hash: "5-tuple".to_owned(),
             backends: backends.iter().map(|address| (*address, 1)).collect(),
         }
     }
@@ -88,12 +91,13 @@ pub fn render(lab: &Lab, interfaces: &[Interface], services: &[Service], more: &
             mode,
             policy,
             forwarding,
+            hash,
             backends,
         } = service;
         let _ = writeln!(
             text,
             "[[service]]\nname = \"{name}\"\naddress = \"{address}\"\nmode = \"{mode}\"\n\
-             policy = \"{policy}\"\nforwarding = \"{forwarding}\"\n"
+             policy = \"{policy}\"\nforwarding = \"{forwarding}\"\nhash = \"{hash}\"\n"
         );
         for (address, weight) in backends {
             let _ = writeln!(
