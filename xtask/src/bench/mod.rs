@@ -16,6 +16,7 @@ pub mod facts;
 mod host;
 pub mod number;
 mod peers;
+mod pinning;
 pub mod report;
 pub mod result;
 mod runner;
@@ -44,9 +45,9 @@ struct Scenario {
 /// In the order that they run in, and are reported in.
 static SCENARIOS: &[Scenario] = &[
     Scenario {
-        name: "datapath",
-        about: "time of the XDP program per packet: established, new and unrelated flows; a million flows",
-        run: datapath::run,
+        name: "pinning",
+        about: "hot factor, fairness and latency over the number of clients, by who balances: L4, L7, client, pools",
+        run: pinning::run,
     },
     Scenario {
         name: "peers-l4",
@@ -57,6 +58,11 @@ static SCENARIOS: &[Scenario] = &[
         name: "peers-l7",
         about: "balancing streams: evenkeel, HAProxy, nginx grpc_pass, nghttpx; h2 to h2, one worker each",
         run: peers::run_l7,
+    },
+    Scenario {
+        name: "datapath",
+        about: "time of the XDP program per packet: established, new and unrelated flows; a million flows",
+        run: datapath::run,
     },
 ];
 

@@ -1,0 +1,185 @@
+//! The stage: one lab with everything in it that is compared, so that all ways lead to the same ten backends.
+//!
+//! A backend serves at most [`AT_ONCE`] requests at once, each takes [`SERVICE`] on average, and more wait: it can
+//! answer 1,500 requests a second, so that a hot one becomes a slow one. All together they are asked for 6,000 a
+//! second, two fifths of what they can do: balanced, nobody waits long; a backend that is 2.5 times as busy as the mean
+//! is asked for more than it can answer. The times are waited and not computed, and cost the host next to nothing.
+
+use std::{collections::BTreeMap, fmt::Write as _, fs, process::Command};
+
+use anyhow::{Context as _, Result, ensure};
+use serde::Deserialize;
+
+use super::ways::{Point, Target, port};
+use crate::{
+    lab::{self, Daemon, Interface, Lab, Process, Service, Spec},
+    shell, workspace,
+};
+
+/// Backends.
+pub(super) const BACKENDS: usize = 10;
+/// Requests that a backend serves at once.
+const AT_ONCE: &str = "6";
+/// How long it takes over one: exponentially distributed, as if each were different work.
+const SERVICE: &str = "exponential:4ms";
+/// Requests per second over all clients.
+const RATE: u32 = 6000;
+
+/// The lab, and what runs in it. Fields are dropped in order: programs before the lab.
+pub(super) struct Stage {
+    _daemon: Daemon,
+    _backends: Vec<Process>,
+    lab: Lab,
+    requests: u32,
+}
+
+/// What `evenkeel load` reports, as far as it is used here.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Visit {
+    failed: u64,
+    #[serde(default)]
+    causes: BTreeMap<String, u64>,
+    pub(super) per_backend: BTreeMap<String, u64>,
+    pub(super) per_connection: Vec<Connection>,
+    pub(super) latency: Latency,
+    /// Microseconds, and how many answers took at most so long, and more than the one before.
+    pub(super) histogram: Vec<(u64, u64)>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Connection {
+    pub(super) client: usize,
+    pub(super) streams: u64,
+}
+
+/// Microseconds.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(super) struct Latency {
+    pub(super) p50: u64,
+    pub(super) p99: u64,
+    pub(super) p999: u64,
+}
+
+/// The name of the backend at `index`.
+pub(super) fn backend_name(index: usize) -> String {
+    format!("b{}", index + 1)
+}
+
+impl Stage {
+    /// Makes the lab and starts everything; a visit then sends so many requests.
+    pub(super) fn set(requests: u32) -> Result<Self> {
+        let lab = Lab::new(&Spec {
+            backends: BACKENDS,
+            // What nftables and the clients themselves balance has nobody else to send the answers back.
+            gateway: true,
+            ..Spec::default()
+        })?;
+        let backends = backends(&lab)?;
+        let addresses: Vec<_> = (0..BACKENDS)
+            .map(|index| lab.backend_address(index, port::MAGLEV))
+            .collect::<Result<_>>()?;
+        let mut services = vec![Service::new(
+            "maglev",
+            lab.service(port::MAGLEV),
+            &addresses,
+        )];
+        for (port, policy) in port::L7 {
+            services.push(Service {
+                mode: "l7".to_owned(),
+                policy: policy.to_owned(),
+                ..Service::new(policy, lab.service(port), &addresses)
+            });
+        }
+        let interfaces = Interface::all(&lab, "tc", "native");
+        let daemon = Daemon::start(&lab, &lab::render(&lab, &interfaces, &services, ""))?;
+        hash(&lab)?;
+        Ok(Self {
+            _daemon: daemon,
+            _backends: backends,
+            lab,
+            requests,
+        })
+    }
+
+    /// Sends the requests of one visit to `point`.
+    pub(super) fn visit(&self, point: &Point, seed: u64) -> Result<Visit> {
+        let mut load = self.load(point, seed)?;
+        let printed = shell::capture(&mut load)?;
+        let visit: Visit = serde_json::from_str(&printed)
+            .with_context(|| format!("{} printed:\n{printed}", shell::describe(&load)))?;
+        ensure!(
+            visit.failed == 0,
+            "{} of {} requests failed ({:?}): {}",
+            visit.failed,
+            self.requests,
+            visit.causes,
+            shell::describe(&load)
+        );
+        Ok(visit)
+    }
+
+    fn load(&self, point: &Point, seed: u64) -> Result<Command> {
+        let mut load = self.lab.client().command(workspace::evenkeel()?);
+        load.args(["--json", "load", "--progress", "none"]);
+        match point.way.target {
+            Target::Service(port) => {
+                load.arg(format!("http://{}/", self.lab.service(port)));
+            }
+            Target::Backends => {
+                let addresses =
+                    (0..BACKENDS).map(|index| self.lab.backend_address(index, port::MAGLEV));
+                let addresses: Vec<String> = addresses
+                    .map(|address| Ok(address?.to_string()))
+                    .collect::<Result<_>>()?;
+                load.args(["--to", &addresses.join(",")]);
+            }
+        }
+        load.args(["--balance", point.way.balance])
+            .args(["--weights", point.weights.name()])
+            .args(["-c", &point.clients.to_string()])
+            // Never what holds a request back: the backends are.
+            .args(["-m", &self.requests.to_string()])
+            .args(["-n", &self.requests.to_string()])
+            .args(["--schedule", &format!("const:{RATE}")])
+            .args(["--seed", &seed.to_string()]);
+        Ok(load)
+    }
+}
+
+fn backends(lab: &Lab) -> Result<Vec<Process>> {
+    let binary = workspace::evenkeel()?;
+    let mut started = Vec::new();
+    for (index, namespace) in lab.backends().iter().enumerate() {
+        let address = lab.backend_address(index, port::MAGLEV)?.to_string();
+        let mut echo = namespace.command(&binary);
+        echo.args(["echo", "--listen", &address, "--name", &backend_name(index)])
+            .args(["--capacity", AT_ONCE, "--service-time", SERVICE]);
+        started.push(Process::start(lab, &backend_name(index), &mut echo)?);
+    }
+    for backend in &mut started {
+        let log = backend.log_path().to_owned();
+        backend.wait_until("it listened", || {
+            fs::read_to_string(&log).is_ok_and(|log| log.contains("listening"))
+        })?;
+    }
+    Ok(started)
+}
+
+/// A plain hash of address and port, modulo the number of backends: what nftables does by itself.
+fn hash(lab: &Lab) -> Result<()> {
+    let service = lab.service(port::HASH);
+    let mut map = String::new();
+    for index in 0..BACKENDS {
+        let backend = lab.backend_address(index, port::MAGLEV)?;
+        let _ = write!(map, "{index} : {} . {}, ", backend.ip(), backend.port());
+    }
+    shell::feed(
+        lab.balancer().command("nft").args(["-f", "-"]),
+        &format!(
+            "table ip pinning {{\nchain prerouting {{\ntype nat hook prerouting priority dstnat;\n\
+             ip daddr {} tcp dport {} dnat to jhash ip saddr . tcp sport mod {BACKENDS} map {{ {map} }}\n}}\n}}\n",
+            service.ip(),
+            service.port()
+        ),
+    )
+}
