@@ -230,6 +230,17 @@ impl Row {
     }
 }
 
+impl Table {
+    /// Whether there are words in the column at `index`.
+    #[must_use]
+    pub fn has_words(&self, index: usize) -> bool {
+        let cells = self.rows.iter().filter_map(|row| row.cells.get(index));
+        cells
+            .into_iter()
+            .any(|cell| matches!(cell, Cell::Text { .. }))
+    }
+}
+
 impl Axis {
     /// The name of position `x`, where positions have names.
     #[must_use]

@@ -2,7 +2,7 @@
 
 use super::{
     number::spell,
-    result::{Cell, Claim, Outcome, Table},
+    result::{Claim, Outcome, Table},
 };
 use crate::term::{Colour, paint};
 
@@ -83,13 +83,7 @@ fn layout(table: &Table) -> (Vec<String>, Vec<String>) {
     };
     let widths: Vec<usize> = (0..=table.columns.len()).map(width).collect();
     // Columns of words are read from the left, figures compared from the right.
-    let words = |column: usize| {
-        column == 0
-            || table
-                .rows
-                .iter()
-                .any(|row| matches!(row.cells.get(column - 1), Some(Cell::Text { .. })))
-    };
+    let words = |column: usize| column == 0 || table.has_words(column - 1);
     let lines = rows.iter().map(|row| {
         let cells = row
             .iter()
@@ -111,7 +105,7 @@ fn layout(table: &Table) -> (Vec<String>, Vec<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::result::{Column, Row};
+    use crate::bench::result::{Cell, Column, Row};
 
     #[test]
     fn columns_are_aligned_and_long_words_stand_below() {

@@ -3,7 +3,7 @@
 use super::{
     claims::claims,
     expected::Expected,
-    plots::{latencies, one_client, over_clients},
+    plots::{latencies, one_client, over_clients, references},
     stage::{BACKENDS, Visit, backend_name},
     tables::{agreement, table},
     ways::{Point, Weights},
@@ -83,7 +83,9 @@ pub(super) fn outcome(
     tables.push(agreement(visited, expected));
     let mut plots = Vec::new();
     for weights in Weights::ALL {
-        plots.push(over_clients(&METRICS[0], visited, weights, false));
+        let mut hot = over_clients(&METRICS[0], visited, weights, false);
+        hot.series.extend(references(visited, expected, weights));
+        plots.push(hot);
         plots.push(over_clients(&METRICS[0], visited, weights, true));
         plots.push(over_clients(&METRICS[3], visited, weights, false));
     }
@@ -104,6 +106,9 @@ pub(super) fn outcome(
                 .to_owned(),
             "a client has one connection, with client round_robin one to each backend, with a pool so many; a connection is \
              made when its first request comes, and making it is part of that request's latency"
+                .to_owned(),
+            "bound: no placement of whole connections that carry these streams has a lower hot factor; best known: one is known \
+             that has it"
                 .to_owned(),
             "L4 hash is nftables (jhash of source address and port, modulo the number of backends): evenkeel's data path has \
              no plain hash"

@@ -1,6 +1,7 @@
 //! Hot factor and latency over the number of clients, where the streams of one client land, and how long requests take.
 
 use super::{
+    expected::Expected,
     figures::{Metric, Visited, capital, find, loads, samples},
     stage::{BACKENDS, Visit, backend_name},
     ways::{MAGLEV, Placement, ROUND_ROBIN, WAYS, Way, Weights},
@@ -65,6 +66,42 @@ pub(super) fn over_clients(
         },
         series: series.collect(),
     }
+}
+
+/// What the hot factor at L4 should be, and what no way of placing whole connections gets below.
+pub(super) fn references(
+    visited: &[Visited],
+    expected: &[Option<Expected>],
+    weights: Weights,
+) -> [Series; 2] {
+    let own = |(point, _): &Visited| point.way.name == MAGLEV && point.weights == weights;
+    let own = || {
+        let points = visited
+            .iter()
+            .zip(expected)
+            .filter(|(visited, _)| own(visited));
+        points.filter_map(|((point, _), expected)| {
+            Some((f64::from(point.clients), expected.as_ref()?))
+        })
+    };
+    let simulated = own().map(|(x, expected)| Point {
+        x,
+        y: expected.median,
+        low: expected.low,
+        high: expected.high,
+    });
+    let bound =
+        own().filter_map(|(x, expected)| Some(Point::measured(x, &Measured::of(&expected.lower)?)));
+    [
+        Series {
+            name: "L4, simulated".to_owned(),
+            points: simulated.collect(),
+        },
+        Series {
+            name: "L4, bound".to_owned(),
+            points: bound.collect(),
+        },
+    ]
 }
 
 /// Where the streams of one client land.

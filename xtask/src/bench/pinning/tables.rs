@@ -76,13 +76,14 @@ pub(super) fn agreement(visited: &[Visited], expected: &[Option<Expected>]) -> T
         });
     Table {
         id: "agreement".to_owned(),
-        title: "Hot factor, measured and simulated".to_owned(),
+        title: "Hot factor, measured and simulated (the interval of the simulation holds all points at once)"
+            .to_owned(),
         of: "point".to_owned(),
         columns: vec![
             Column::new("measured", "", 2),
-            Column::new("simulated, with the interval of all points together", "", 2),
-            Column::new("bound: nothing gets below", "", 2),
-            Column::new("an assignment is known for", "", 2),
+            Column::new("simulated", "", 2),
+            Column::new("bound", "", 2),
+            Column::new("best known", "", 2),
             Column::new("verdict", "", 0),
         ],
         rows: rows.collect(),

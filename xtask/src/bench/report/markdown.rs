@@ -123,7 +123,16 @@ pub(super) fn table(table: &Table) -> String {
             unit => write!(text, " {} ({}) |", words(&column.title), words(unit)),
         };
     }
-    let _ = write!(text, "\n| --- |{}\n", " ---: |".repeat(table.columns.len()));
+    text += "\n| --- |";
+    for column in 0..table.columns.len() {
+        // Words are read from the left, figures compared from the right.
+        text += if table.has_words(column) {
+            " --- |"
+        } else {
+            " ---: |"
+        };
+    }
+    text.push('\n');
     for row in &table.rows {
         let _ = write!(text, "| {} |", words(&row.label));
         for (column, cell) in table.columns.iter().zip(&row.cells) {
@@ -135,7 +144,8 @@ pub(super) fn table(table: &Table) -> String {
     text
 }
 
-fn host(facts: &Facts, level: usize) -> String {
+/// The host as a table.
+pub(super) fn host(facts: &Facts, level: usize) -> String {
     let mut text = format!("{} The host\n\n| | |\n| --- | --- |\n", "#".repeat(level));
     for fact in &facts.facts {
         let _ = writeln!(text, "| {} | {} |", words(&fact.name), words(&fact.value));
@@ -181,7 +191,7 @@ mod tests {
         });
         assert_eq!(
             text,
-            "| a\\|b | p\\_9\\*9 |\n| --- | ---: |\n\
+            "| a\\|b | p\\_9\\*9 |\n| --- | --- |\n\
              | &lt;script&gt;alert(1)&lt;/script&gt; \\| x \\| | \\[here\\](javascript:x) |\n\n"
         );
     }

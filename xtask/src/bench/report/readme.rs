@@ -47,7 +47,7 @@ fn tables(results: &Results) -> String {
         .records
         .iter()
         .map(|record| markdown::scenario(record, 2));
-    markdown::summary(results) + &scenarios.collect::<String>()
+    markdown::summary(results) + &scenarios.collect::<String>() + &markdown::host(&results.facts, 2)
 }
 
 fn replace(path: &Path, figures: &str) -> Result<()> {
