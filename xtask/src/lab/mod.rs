@@ -8,6 +8,7 @@
 //!
 //! With [`Loss`] a router stands between client (then in 10.78.0.0/24) and balancer and drops packets there: a drop
 //! on the sender's own egress is reported to the sender, which then knows what no real network would tell it.
+//! With a [`RelaySpec`] the link between client and router is a [`Relay`]: delay, loss, a rate and a queue, from a seed.
 //!
 //! Two labs at once do not meet: names carry the process id and a counter, and interfaces exist only inside the
 //! namespaces. Pins have a bpffs of their own, because entering a namespace by `ip netns exec` mounts /sys anew and
@@ -19,6 +20,7 @@ mod config;
 mod daemon;
 mod namespace;
 mod process;
+mod relay;
 
 use std::{
     fs,
@@ -35,6 +37,7 @@ pub use config::{Interface, Service, render};
 pub use daemon::Daemon;
 pub use namespace::Namespace;
 pub use process::Process;
+pub use relay::{Passed, Relay, RelaySpec};
 
 use crate::{setup, shell, workspace};
 
@@ -77,6 +80,8 @@ pub struct Spec {
     pub mtu: Option<u32>,
     /// Loss between client and balancer.
     pub loss: Option<Loss>,
+    /// A link that is not ideal between client and balancer; not together with `loss`.
+    pub relay: Option<RelaySpec>,
     /// Whether the balancer is the backends' gateway, which forwarding `dnat` needs; without, they know no route
     /// to the client at all.
     pub gateway: bool,
@@ -89,6 +94,7 @@ impl Default for Spec {
             offloads: Offloads::default(),
             mtu: None,
             loss: None,
+            relay: None,
             gateway: false,
         }
     }
@@ -102,6 +108,7 @@ pub struct Lab {
     client: Namespace,
     balancer: Namespace,
     backends: Vec<Namespace>,
+    relay: Option<Relay>,
     kept: bool,
 }
 
@@ -127,7 +134,7 @@ impl Lab {
         let _changing = cleanup::changing();
         cleanup::register(&id)?;
         // From here on dropping `lab` takes away whatever was made before a failure.
-        let lab = Self {
+        let mut lab = Self {
             directory: Path::new(HOME).join(&id),
             client: Namespace::new(&id, "client"),
             balancer: Namespace::new(&id, "balancer"),
@@ -135,6 +142,7 @@ impl Lab {
                 .map(|number| Namespace::new(&id, &format!("backend{number}")))
                 .collect(),
             id,
+            relay: None,
             kept: false,
         };
         match lab.make(spec) {
@@ -146,7 +154,7 @@ impl Lab {
         }
     }
 
-    fn make(&self, spec: &Spec) -> Result<()> {
+    fn make(&mut self, spec: &Spec) -> Result<()> {
         let bpf = self.bpffs();
         fs::create_dir_all(&bpf)?;
         fs::create_dir_all(self.directory.join("state"))?;
@@ -174,21 +182,36 @@ impl Lab {
             .ip(&[&format!("addr add {SERVICE_ADDRESS}/32 dev lo")])
     }
 
-    fn client_side(&self, spec: &Spec) -> Result<()> {
+    fn client_side(&mut self, spec: &Spec) -> Result<()> {
         self.balancer.forward()?;
-        let Some(loss) = spec.loss else {
+        ensure!(
+            spec.loss.is_none() || spec.relay.is_none(),
+            "a lab loses packets at the router or in a relay, not at both"
+        );
+        if spec.loss.is_none() && spec.relay.is_none() {
             self.balancer.link("client", &self.client, "eth0", spec)?;
             self.balancer.ip(&["addr add 10.77.0.1/24 dev client"])?;
             return self.client.ip(&[
                 "addr add 10.77.0.2/24 dev eth0",
                 "route add default via 10.77.0.1",
             ]);
-        };
+        }
         let router = Namespace::new(&self.id, "router");
         router.create()?;
         router.forward()?;
         self.balancer.link("client", &router, "balancer", spec)?;
-        router.link("client", &self.client, "eth0", spec)?;
+        match &spec.relay {
+            Some(relay) => {
+                // Devices without an address of their own say nothing by themselves: every packet is a test's.
+                for namespace in [&router, &self.client] {
+                    namespace.sysctl("ipv6/conf/all/disable_ipv6", "1")?;
+                    namespace.sysctl("ipv6/conf/default/disable_ipv6", "1")?;
+                }
+                let ends = ["eth0", "client"];
+                self.relay = Some(Relay::start(relay, &self.client, &router, ends)?);
+            }
+            None => router.link("client", &self.client, "eth0", spec)?,
+        }
         self.balancer.ip(&[
             "addr add 10.77.0.1/24 dev client",
             "route add 10.78.0.0/24 via 10.77.0.2",
@@ -202,6 +225,9 @@ impl Lab {
             "addr add 10.78.0.2/24 dev eth0",
             "route add default via 10.78.0.1",
         ])?;
+        let Some(loss) = spec.loss else {
+            return Ok(());
+        };
         let (how, one_in) = match loss {
             Loss::EveryNth(n) => ("inc", n),
             Loss::OneIn(n) => ("random", n),
@@ -264,6 +290,11 @@ impl Lab {
             .context("this lab loses nothing")
     }
 
+    /// The link between client and router, where it is not ideal.
+    pub fn relay(&self) -> Result<&Relay> {
+        self.relay.as_ref().context("this lab has no relay")
+    }
+
     /// The virtual address `port` of this lab.
     #[must_use]
     pub fn service(&self, port: u16) -> SocketAddr {
@@ -285,7 +316,8 @@ impl Lab {
     /// The client's own address.
     #[must_use]
     pub fn client_address(&self, spec: &Spec) -> IpAddr {
-        let third = if spec.loss.is_some() { 78 } else { 77 };
+        let routed = spec.loss.is_some() || spec.relay.is_some();
+        let third = if routed { 78 } else { 77 };
         IpAddr::V4(Ipv4Addr::new(10, third, 0, 2))
     }
 
@@ -327,7 +359,7 @@ impl Lab {
         )
     }
 
-    /// Leaves everything running when dropped. [`clean`] removes it when told to remove kept labs.
+    /// Leaves everything running when dropped, except a relay, which is a thread of this process. [`clean`] removes it when told to remove kept labs.
     pub fn keep(&mut self) -> Result<()> {
         cleanup::keep(&self.id)?;
         self.kept = true;
@@ -337,6 +369,7 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        self.relay = None;
         if !self.kept {
             cleanup::remove(&self.id);
         }

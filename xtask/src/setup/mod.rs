@@ -39,6 +39,7 @@ pub const TEST_PROGRAMS: &[(&str, &str)] = &[
     ("haproxy", "haproxy"),
     ("ethtool", "ethtool"),
     ("iperf3", "iperf3"),
+    ("ping", "iputils-ping"),
     // What the report of the benchmarks is looked at with.
     ("chromium", "chromium"),
 ];
