@@ -233,20 +233,22 @@ mod tests {
     }
 
     #[test]
-    fn who_gives_up_keeps_nobody_waiting() {
-        local(async {
-            let timer = Timer::new().unwrap();
-            let start = Instant::now();
-            let soon = start + Duration::from_millis(5);
-            let sooner = timer.until(start + Duration::from_millis(1));
-            drop(Box::pin(sooner));
-            let given_up = tokio::time::timeout(Duration::from_millis(1), timer.until(soon)).await;
-            assert!(given_up.is_err());
-            timer.until(soon + Duration::from_millis(1)).await;
-            let Source::Kernel(kernel) = &timer.0 else {
-                panic!("a timer of the kernel")
-            };
-            assert!(kernel.waiting.borrow().tasks.is_empty());
-        });
+    fn who_gave_up_is_not_waited_for() {
+        let now = Instant::now();
+        let after = |millis| now + Duration::from_millis(millis);
+        let mut waiting = Waiting::default();
+        let mut add = |millis| {
+            let (wake, woken) = oneshot::channel();
+            (waiting.add(after(millis), wake), woken)
+        };
+        let (first, mut early) = add(1);
+        let (second, gone) = add(2);
+        let (third, mut late) = add(3);
+        assert!(first && !second && !third);
+        drop(gone);
+        assert_eq!(waiting.wake_due(after(1)), Some(after(3)));
+        assert!(early.try_recv().is_ok() && late.try_recv().is_err());
+        assert_eq!(waiting.wake_due(after(3)), None);
+        assert!(late.try_recv().is_ok() && waiting.tasks.is_empty());
     }
 }

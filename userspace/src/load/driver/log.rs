@@ -201,3 +201,125 @@ impl Row {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::collections::BTreeMap;
+    use std::rc::Rc;
+
+    use base64::Engine as _;
+    use hdrhistogram::serialization::Deserializer;
+    use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
+
+    use super::super::record::histogram;
+    use super::*;
+
+    /// A file that can be read while it is written.
+    #[derive(Clone, Default)]
+    struct Shared(Rc<RefCell<Vec<u8>>>);
+
+    impl Write for Shared {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.borrow_mut().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn interval(latencies: &[(Option<&str>, &[u64])], failed: u64) -> Interval {
+        let mut backends = BTreeMap::new();
+        for (name, values) in latencies {
+            let mut latencies = histogram();
+            for value in *values {
+                latencies.record(*value).unwrap();
+            }
+            backends.insert(name.map(str::to_owned), latencies);
+        }
+        let ok = backends.values().map(Histogram::len).sum();
+        Interval {
+            ok,
+            failed,
+            backends,
+        }
+    }
+
+    /// Two seconds of two backends, one of which has a name that CSV must quote and a tag cannot have.
+    fn logged() -> (Vec<u8>, Vec<u8>) {
+        let (csv, hdr) = (Shared::default(), Shared::default());
+        let boxed = |shared: &Shared| -> Option<Box<dyn Write>> { Some(Box::new(shared.clone())) };
+        let mut logs = Logs::new(boxed(&csv), boxed(&hdr));
+        let seconds = |from, to| Span {
+            from: Duration::from_secs(from),
+            to: Duration::from_secs(to),
+        };
+        let first = interval(&[(Some("a, \"b\""), &[100, 300]), (None, &[700])], 2);
+        logs.write(seconds(0, 1), &first).unwrap();
+        let second = interval(&[(Some("c"), &[5000])], 0);
+        logs.write(seconds(1, 2), &second).unwrap();
+        logs.finish().unwrap();
+        (csv.0.take(), hdr.0.take())
+    }
+
+    #[test]
+    fn the_csv_file_reads_back_as_what_was_logged() {
+        let (csv, _) = logged();
+        let rows: Vec<Row> = csv::Reader::from_reader(csv.as_slice())
+            .deserialize()
+            .collect::<Result<_, _>>()
+            .unwrap();
+        let seen: Vec<_> = rows
+            .iter()
+            .map(|row| (row.to, row.backend.as_str(), row.ok, row.failed, row.max_us))
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                (1.0, "", 3, Some(2), 700),
+                (1.0, "a, \"b\"", 2, None, 300),
+                (2.0, "", 1, Some(0), 5003),
+                (2.0, "c", 1, None, 5003),
+            ]
+        );
+    }
+
+    #[test]
+    fn the_histogram_log_reads_back_as_what_was_logged() {
+        let (_, hdr) = logged();
+        let mut deserializer = Deserializer::new();
+        let mut seen = Vec::new();
+        let mut heads = 0;
+        for entry in IntervalLogIterator::new(&hdr) {
+            let LogEntry::Interval(line) = entry.expect("a line of the format") else {
+                heads += 1;
+                continue;
+            };
+            let encoded = line.encoded_histogram();
+            let bytes = base64::engine::general_purpose::STANDARD
+                .decode(encoded)
+                .unwrap();
+            let latencies: Histogram<u64> =
+                deserializer.deserialize(&mut bytes.as_slice()).unwrap();
+            let tag = line.tag().map(|tag| tag.as_str().to_owned());
+            seen.push((
+                line.start_timestamp().as_secs(),
+                tag,
+                latencies.len(),
+                line.max(),
+            ));
+        }
+        assert_eq!(heads, 1, "the base time, once");
+        let tag = |name: &str| Some(name.to_owned());
+        assert_eq!(
+            seen,
+            [
+                (0, None, 3, 0.7),
+                (0, tag("a__\"b\""), 2, 0.3),
+                (1, None, 1, 5.003),
+                (1, tag("c"), 1, 5.003),
+            ]
+        );
+    }
+}

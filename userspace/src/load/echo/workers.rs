@@ -91,3 +91,59 @@ impl Drop for InLine<'_> {
         self.0.waiting.set(self.0.waiting.get() - 1);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+    use std::time::Duration;
+
+    use http::HeaderValue;
+    use tokio::task::{JoinSet, LocalSet};
+
+    use super::*;
+
+    /// When each of `requests`, all made at once, was done, in milliseconds; with a stopped clock.
+    fn done(capacity: Option<usize>, queue: usize, requests: usize) -> (Vec<Option<u128>>, u64) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        LocalSet::new().block_on(&runtime, async {
+            let options = Options {
+                capacity,
+                queue,
+                service_time: ServiceTime::Fixed(Duration::from_millis(10)),
+                ..Options::named(HeaderValue::from_static("b"))
+            };
+            let workers = Rc::new(Workers::new(&options, Timer::of_runtime()));
+            let start = Instant::now();
+            let mut tasks = JoinSet::new();
+            for _ in 0..requests {
+                let workers = Rc::clone(&workers);
+                tasks.spawn_local(async move {
+                    workers.work().await.then(|| start.elapsed().as_millis())
+                });
+            }
+            let mut times = tasks.join_all().await;
+            times.sort_unstable();
+            assert_eq!(workers.waiting.get(), 0);
+            (times, workers.turned_away.get())
+        })
+    }
+
+    #[test]
+    fn a_backend_serves_no_more_at_once_than_its_capacity() {
+        let times = |times: &[u128]| times.iter().copied().map(Some).collect::<Vec<_>>();
+        assert_eq!(done(None, 0, 4).0, times(&[10, 10, 10, 10]));
+        assert_eq!(done(Some(2), 9, 5).0, times(&[10, 10, 20, 20, 30]));
+    }
+
+    #[test]
+    fn who_finds_the_line_full_is_turned_away() {
+        assert_eq!(
+            done(Some(1), 1, 4),
+            (vec![None, None, Some(10), Some(20)], 2)
+        );
+    }
+}
