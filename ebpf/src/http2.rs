@@ -50,7 +50,7 @@
 //! before 5.17: the bound is reached only by packets of more than 64 KiB / 16 headers, so the loop stays.
 
 mod cursor;
-mod frame;
+pub mod frame;
 mod front;
 
 use crate::abi::{Http2, http2_phase as phase};

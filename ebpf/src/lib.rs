@@ -5,6 +5,8 @@
 #![cfg_attr(target_arch = "bpf", no_std)]
 
 pub mod abi;
+pub mod exchange;
 pub mod http2;
 pub mod packet;
 pub mod select;
+pub mod watch;

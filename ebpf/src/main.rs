@@ -46,6 +46,8 @@ mod open;
 #[cfg(target_arch = "bpf")]
 mod pair;
 #[cfg(target_arch = "bpf")]
+mod raw;
+#[cfg(target_arch = "bpf")]
 mod reply;
 #[cfg(target_arch = "bpf")]
 mod steer;

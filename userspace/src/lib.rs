@@ -11,4 +11,5 @@ pub mod daemon;
 pub mod datapath;
 pub mod l7;
 pub mod load;
+pub mod observe;
 pub mod pinning;

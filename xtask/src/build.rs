@@ -1,7 +1,7 @@
-//! `cargo xtask build`: the BPF object, then the `evenkeel` that embeds it.
+//! `cargo xtask build`: the BPF objects, then the `evenkeel` that embeds them.
 //!
-//! The object is the same bytes in whatever directory it is built: paths are remapped, debug information other than
-//! BTF is stripped. It is built again only if its sources, the lock file or the toolchain changed.
+//! An object is the same bytes in whatever directory it is built: paths are remapped, debug information other than
+//! BTF is stripped. They are built again only if their sources, the lock file or the toolchain changed.
 
 use std::{
     env,
@@ -21,10 +21,13 @@ use crate::{
     workspace,
 };
 
-/// The binary of the `ebpf` package.
-const PROGRAM: &str = "evenkeel-bpf";
-/// Where the unstripped object lands below the BPF target directory.
-const OUTPUT: &str = "bpfel-unknown-none/release/evenkeel-bpf";
+/// The binaries of the `ebpf` package, and the objects that are made of them.
+const PROGRAMS: [(&str, &str); 2] = [
+    ("evenkeel-bpf", "evenkeel.bpf.o"),
+    ("evenkeel-watch-bpf", "watch.bpf.o"),
+];
+/// Where the unstripped objects land below the BPF target directory.
+const OUTPUT: &str = "bpfel-unknown-none/release";
 
 /// Builds everything; returns the `evenkeel` binary.
 pub fn run(route: Route) -> Result<PathBuf> {
@@ -47,27 +50,38 @@ pub fn run(route: Route) -> Result<PathBuf> {
     Ok(binary)
 }
 
-/// Builds the BPF object, unless the one that is there is up to date.
+/// Builds the BPF objects, unless those that are there are up to date; gives the directory that they are in.
 pub fn bpf(route: Route) -> Result<PathBuf> {
-    let object = workspace::bpf_object()?;
-    let stamp = object.with_extension("stamp");
+    let directory = workspace::bpf_objects()?;
+    let stamp = directory.join("evenkeel.bpf.stamp");
     let sources = fingerprint(&format!("{route:?}"))?;
-    if object.is_file() && fs::read_to_string(&stamp).is_ok_and(|have| have == sources) {
-        return Ok(object);
+    let all_there = PROGRAMS
+        .iter()
+        .all(|(_, object)| directory.join(object).is_file());
+    if all_there && fs::read_to_string(&stamp).is_ok_and(|have| have == sources) {
+        return Ok(directory);
     }
     let tools = setup::bpf_tools(route)?;
     let linked = compile(&tools)?;
+    for (program, object) in PROGRAMS {
+        install(&linked.join(program), &directory.join(object))?;
+    }
+    fs::write(&stamp, sources)?;
+    Ok(directory)
+}
+
+/// Strips what was linked and puts it into its place.
+fn install(linked: &Path, object: &Path) -> Result<()> {
     let partial = object.with_extension("partial");
-    fs::copy(&linked, &partial)?;
+    fs::copy(linked, &partial)?;
     strip(&partial)?;
     // Renamed into place whole, and only if it differs: `evenkeel` is compiled again when the object's date changes.
-    if fs::read(&object).ok() != Some(fs::read(&partial)?) {
-        fs::rename(&partial, &object)?;
+    if fs::read(object).ok() != Some(fs::read(&partial)?) {
+        fs::rename(&partial, object)?;
     } else {
         fs::remove_file(&partial)?;
     }
-    fs::write(&stamp, sources)?;
-    Ok(object)
+    Ok(())
 }
 
 /// Compiles with the first toolchain that can.
@@ -78,11 +92,11 @@ fn compile(tools: &BpfTools) -> Result<PathBuf> {
         let mut build = toolchain.cargo_build();
         build
             .current_dir(workspace::root().join("ebpf"))
-            .args(["--quiet", "--bin", PROGRAM])
+            .args(["--quiet", "--bins"])
             .env("CARGO_TARGET_DIR", &target)
             .env("CARGO_ENCODED_RUSTFLAGS", flags(toolchain, &tools.linker));
         match shell::quietly(
-            &format!("building the BPF program with {toolchain}"),
+            &format!("building the BPF programs with {toolchain}"),
             &mut build,
         ) {
             Ok(()) => return Ok(target.join(OUTPUT)),
@@ -91,7 +105,7 @@ fn compile(tools: &BpfTools) -> Result<PathBuf> {
     }
     let failures: Vec<String> = failures.iter().map(|error| format!("{error:#}")).collect();
     Err(anyhow!(failures.join("\n\nand with the other toolchain: ")))
-        .context("the BPF program does not build")
+        .context("the BPF programs do not build")
 }
 
 /// Compiler flags, in cargo's encoding that allows spaces in paths.
@@ -154,7 +168,7 @@ fn strip(object: &Path) -> Result<()> {
     }
 }
 
-/// A digest of all that the object is made of.
+/// A digest of all that the objects are made of.
 fn fingerprint(route: &str) -> Result<String> {
     let root = workspace::root();
     let mut files = vec![root.join("Cargo.toml"), root.join("Cargo.lock")];
@@ -175,7 +189,7 @@ fn gather(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
-            // Tests run on the host and are no part of the object.
+            // Tests run on the host and are no part of an object.
             if entry.file_name() != "tests" {
                 gather(&entry.path(), files)?;
             }

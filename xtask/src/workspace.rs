@@ -44,9 +44,9 @@ pub fn cargo() -> PathBuf {
     env::var_os("CARGO").map_or_else(|| "cargo".into(), PathBuf::from)
 }
 
-/// The BPF object that `evenkeel` embeds.
-pub fn bpf_object() -> Result<PathBuf> {
-    Ok(target()?.join("bpf/evenkeel.bpf.o"))
+/// Where the BPF objects are that `evenkeel` embeds.
+pub fn bpf_objects() -> Result<PathBuf> {
+    Ok(target()?.join("bpf"))
 }
 
 /// The `evenkeel` to use: `EVENKEEL_BIN` if set, else the release build.

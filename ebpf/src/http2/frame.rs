@@ -73,19 +73,23 @@ impl Header {
         (self.word >> 40) as u32
     }
 
+    /// Its type.
     #[inline(always)]
-    fn kind(self) -> u64 {
+    #[must_use]
+    pub fn kind(self) -> u64 {
         (self.word >> 32) & 0xff
     }
 
+    /// Its flags.
     #[inline(always)]
-    fn flags(self) -> u64 {
+    #[must_use]
+    pub fn flags(self) -> u64 {
         (self.word >> 24) & 0xff
     }
 
     /// The stream id with the reserved bit above it.
     #[inline(always)]
-    fn stream(self) -> u64 {
+    pub fn stream(self) -> u64 {
         ((self.word & 0xff_ffff) << 8) | self.last
     }
 

@@ -17,6 +17,7 @@ mod load;
 mod local_runtime;
 mod man;
 mod mode;
+mod observe;
 mod output;
 mod pinning;
 mod proxy;
@@ -112,6 +113,8 @@ enum Command {
     Flows(flows::Args),
     /// Show how unevenly streams land on backends, and which connections carry them.
     Pinning(pinning::Args),
+    /// Watch an interface of any host, without balancing anything: are its RPCs pinned?
+    Observe(observe::Args),
     /// Choose what a service balances: flows (l4), streams (l7), or let evenkeel choose (auto).
     Mode(mode::Args),
     /// Show where a flow goes, and why.
@@ -146,6 +149,7 @@ fn dispatch(command: &Command, global: &Global) -> anyhow::Result<()> {
         Command::Backends(args) => backends::run(args, global),
         Command::Flows(args) => flows::run(args, global),
         Command::Pinning(args) => pinning::run(args, global),
+        Command::Observe(args) => observe::run(args, global),
         Command::Mode(args) => mode::run(args, global),
         Command::Explain(args) => explain::run(args, global),
         Command::Reload(args) => reload::run(args, global),

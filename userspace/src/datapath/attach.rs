@@ -203,7 +203,7 @@ impl Attacher<'_> {
 }
 
 /// Index of an interface of the calling thread's network namespace.
-fn index_of(name: &str) -> Result<u32, DatapathError> {
+pub(super) fn index_of(name: &str) -> Result<u32, DatapathError> {
     let system = |errno: rustix::io::Errno| DatapathError::System {
         action: "asking for an interface",
         source: errno.into(),

@@ -32,6 +32,12 @@ pub enum DatapathError {
         /// What there is.
         known: Vec<String>,
     },
+    /// The interface carries something else than Ethernet frames.
+    #[error(
+        "interface {0:?} carries no Ethernet frames (a tunnel?): observe the interface that its packets leave by, or \
+         those of the hosts behind it"
+    )]
+    NotEthernet(String),
     /// The pin directory is not on a bpffs.
     #[error("{} is not on a BPF file system: run `mount -t bpf bpf {}`, or choose a `pin_dir` below /sys/fs/bpf", .0.display(), .0.display())]
     NotBpffs(PathBuf),

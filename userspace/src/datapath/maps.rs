@@ -58,7 +58,8 @@ impl Maps {
     }
 }
 
-fn take<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, DatapathError>
+/// A map of the object, in its type.
+pub(super) fn take<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, DatapathError>
 where
     M: TryFrom<Map, Error = aya::maps::MapError>,
 {

@@ -26,6 +26,7 @@ mod slots;
 mod sweep;
 mod syscall;
 mod tables;
+pub mod watch;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -14,6 +14,7 @@ const NLMSG_ERROR: u16 = 2;
 const NLM_F_REQUEST: u16 = 0x1;
 const NLM_F_ACK: u16 = 0x4;
 const NLM_F_CREATE: u16 = 0x400;
+const RTM_GETLINK: u16 = 18;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_GETROUTE: u16 = 26;
 const RTM_NEWNEIGH: u16 = 28;
@@ -55,6 +56,19 @@ pub(super) fn interfaces() -> io::Result<Vec<String>> {
                 .transpose()
         })
         .collect()
+}
+
+/// What kind of packets the interface with this index carries: an `ARPHRD_` number of include/uapi/linux/if_arp.h.
+/// /sys would tell, too, but /sys shows the network namespace that it was mounted in.
+pub(super) fn interface_kind(index: u32) -> io::Result<u16> {
+    let socket = rustix::net::socket(AddressFamily::NETLINK, SocketType::RAW, None)?;
+    // struct ifinfomsg: family, padding, type (16 bits), index, flags, change.
+    let mut body = [0; 16];
+    body[4..8].copy_from_slice(&index.to_ne_bytes());
+    let reply = exchange(&socket, &message(RTM_GETLINK, 0, &body, &[]))?;
+    field(&reply, HEADER + 2)
+        .map(u16::from_ne_bytes)
+        .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
 fn warm(backends: impl Iterator<Item = SocketAddr>) -> io::Result<usize> {

@@ -12,7 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use aya::Pod;
-use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type};
+use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type, bpf_prog_info};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 /// Calls `bpf(2)`.
@@ -130,6 +130,20 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
         program: info.prog_id,
         target,
     })
+}
+
+/// How long a program ran, in nanoseconds, and how often, since the kernel was told to measure that.
+pub(super) fn run_time(program: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+    // SAFETY: a struct of integers, valid as all zeroes; null pointers in it ask for nothing.
+    let mut info: bpf_prog_info = unsafe { std::mem::zeroed() };
+    let mut attributes = attributes();
+    // SAFETY: writing fields of a zeroed union; `info` lives until after the call and its size is passed.
+    let request = unsafe { &mut attributes.info };
+    request.bpf_fd = fd_number(program);
+    request.info_len = u32::try_from(size_of::<bpf_prog_info>()).unwrap_or(u32::MAX);
+    request.info = std::ptr::from_mut(&mut info) as u64;
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;
+    Ok((info.run_time_ns, info.run_cnt))
 }
 
 /// Deletes `key`; used for an array of maps, where it empties the slot.

@@ -1,0 +1,296 @@
+//! When streams open and end: the frames of one direction of a flow, one by one, as long as the walker is in step.
+//!
+//! [`crate::http2`] counts: it survives loss and late attach because every later frame repairs what was missed. This
+//! module tells of each frame as it goes by, so that a stream's latency can be taken, and only where its boundaries
+//! are certain: [`Reader::begin`] refuses a segment that does not continue where the state says, and the caller leaves
+//! that segment to the walker, which finds the boundaries again. What opened or ended in such a segment is not timed.
+//!
+//! # Both directions
+//! A server's frames have the same shape as a client's, without the preface. [`answers`] is the state of a server whose
+//! SYN-ACK was seen. Frames name client streams by odd ids in both directions (RFC 9113 section 5.1.1); pushed streams
+//! are even and no concern of ours.
+//!
+//! # What opens and ends a stream
+//! - A HEADERS frame of the client with an id above all before opens it (its trailers come with an id known).
+//! - END_STREAM of the server, on DATA or on HEADERS (trailers, or an answer without a body), ends it: RFC 9113
+//!   section 8.1. A client may still be sending; the answer is complete.
+//! - RST_STREAM of either side ends it without an answer (RFC 9113 section 6.4).
+//!
+//! # Who is the client
+//! Where the handshake was not seen, the first field of a HEADERS frame tells: a request's is `:authority`, `:method`,
+//! `:path` or `:scheme`, an answer's is `:status` (RFC 9113 section 8.3: pseudo-header fields come first), and these
+//! have fixed places in HPACK's static table (RFC 7541 appendix A). Fields that an encoder put into its dynamic table
+//! tell nothing; the `:status` 200 is in the static table, so the first ordinary answer settles it.
+
+use crate::abi::{Http2, http2_phase as phase};
+use crate::http2::frame::{HEADER, Header};
+use crate::http2::{PREFACE, Segment, flag};
+use crate::packet::Bytes;
+
+const DATA: u64 = 0;
+const HEADERS: u64 = 1;
+const RST_STREAM: u64 = 3;
+const END_STREAM: u64 = 0x1;
+const PADDED: u64 = 0x8;
+const PRIORITY: u64 = 0x20;
+
+/// Bytes of the connection preface.
+const PREFACE_LENGTH: u32 = PREFACE.len() as u32;
+
+/// The state of the walker for a server's direction, whose SYN-ACK has sequence number `sequence`: in step from the
+/// first byte, as a server sends no preface but SETTINGS (RFC 9113 section 3.4).
+#[inline(always)]
+#[must_use]
+pub fn answers(sequence: u32) -> Http2 {
+    Http2 {
+        next: sequence.wrapping_add(1),
+        phase: phase::SYNCHRONISED,
+        flags: flag::FROM_START | flag::RECOGNISED,
+        ..Http2::default()
+    }
+}
+
+/// A side of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Side {
+    /// Not told yet.
+    Unknown = 0,
+    /// Opens streams.
+    Client = 1,
+    /// Answers.
+    Server = 2,
+}
+
+/// A frame header, and where it is.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Frame {
+    word: u64,
+    last: u64,
+    /// Offset of the frame's payload in the segment.
+    pub payload: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// What a frame does to its stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing that is looked at.
+    None,
+    /// May open it, if the id is above all before.
+    Opens(u32),
+    /// The answer is complete.
+    Ends(u32),
+    /// It was given up.
+    Resets(u32),
+}
+
+impl Frame {
+    #[inline(always)]
+    const fn header(&self) -> Header {
+        Header {
+            word: self.word,
+            last: self.last,
+        }
+    }
+
+    /// What the frame does, sent by `sender`.
+    #[inline(always)]
+    #[must_use]
+    pub fn change(&self, sender: Side) -> Change {
+        let header = self.header();
+        let stream = header.stream() as u32;
+        let ends = header.flags() & END_STREAM != 0;
+        if stream & 1 == 0 {
+            return Change::None;
+        }
+        match (header.kind(), sender) {
+            (RST_STREAM, _) => Change::Resets(stream),
+            (HEADERS, Side::Client) => Change::Opens(stream),
+            (HEADERS | DATA, Side::Server) if ends => Change::Ends(stream),
+            _ => Change::None,
+        }
+    }
+
+    /// Whether the frame is one that [`Self::change`] or [`Self::sender`] may have something to say of: those that
+    /// need no more than being hopped over are most of the bytes.
+    #[inline(always)]
+    #[must_use]
+    pub fn matters(&self) -> bool {
+        let header = self.header();
+        let kind = header.kind();
+        kind == HEADERS || kind == RST_STREAM || (kind == DATA && header.flags() & END_STREAM != 0)
+    }
+
+    /// Offset in the segment of the first field, for a HEADERS frame: behind padding length and priority.
+    #[inline(always)]
+    #[must_use]
+    pub fn fields(&self) -> Option<u32> {
+        let header = self.header();
+        if header.kind() != HEADERS {
+            return None;
+        }
+        let padded = if header.flags() & PADDED != 0 { 1 } else { 0 };
+        let priority = if header.flags() & PRIORITY != 0 { 5 } else { 0 };
+        Some(self.payload.wrapping_add(padded).wrapping_add(priority))
+    }
+
+    /// Who sends HEADERS whose first field starts with the byte `first`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn sender(first: u8) -> Side {
+        // 0x80: indexed. 0x40: literal, added to the table; 0x00, 0x10: literal, not added. With the index of the name.
+        let index = match first {
+            0x80..=0xff => first & 0x7f,
+            0x40..=0x7f => first & 0x3f,
+            0x00..=0x1f => first & 0x0f,
+            _ => 0,
+        };
+        match index {
+            1..=7 => Side::Client,
+            8..=14 => Side::Server,
+            _ => Side::Unknown,
+        }
+    }
+}
+
+/// What [`Reader::next`] came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Read {
+    /// The segment's end.
+    End = 0,
+    /// A frame.
+    Frame = 1,
+    /// No frame can start like this: the boundaries were wrong.
+    Lost = 2,
+}
+
+/// A position among the frames of a segment.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Reader {
+    segment: Segment,
+    /// Offset in the segment of the next header; before the segment (wrapped) if its first bytes came earlier.
+    at: u32,
+    /// Highest client stream id so far.
+    highest: u32,
+    /// The next header lies between segments and is already in `frame`.
+    carried: u32,
+    /// Zero.
+    reserved: u32,
+    /// The frame read last.
+    pub frame: Frame,
+}
+
+impl Reader {
+    /// At the first header in `segment`; `None` if the state is not in step with it.
+    #[inline(always)]
+    pub fn begin<B: Bytes>(state: &mut Http2, bytes: &B, segment: Segment) -> Option<Self> {
+        let mut reader = Self {
+            segment,
+            at: state.next.wrapping_sub(segment.sequence),
+            highest: state.highest,
+            carried: 0,
+            reserved: 0,
+            frame: Frame::default(),
+        };
+        let given = state.flags & (flag::RECOGNISED | flag::HOLE | flag::PREFACE);
+        if given == flag::PREFACE && state.phase == phase::UNKNOWN && state.partial_length == 0 {
+            if reader.at != 0 || bytes.load(segment.offset) != Some(*PREFACE) {
+                return None;
+            }
+            if segment.length < PREFACE_LENGTH {
+                return None;
+            }
+            state.flags = (state.flags & !flag::PREFACE) | flag::RECOGNISED;
+            state.phase = phase::SYNCHRONISED;
+            state.next = segment.sequence.wrapping_add(PREFACE_LENGTH);
+            reader.at = PREFACE_LENGTH;
+            return Some(reader);
+        }
+        if given != flag::RECOGNISED || state.phase != phase::SYNCHRONISED {
+            return None;
+        }
+        let known = u32::from(state.partial_length);
+        if known == 0 {
+            return (reader.at as i32 >= 0).then_some(reader);
+        }
+        // The header's other bytes: at most 8, so that they come in one load of the eight bytes that end with them;
+        // before a payload there are always headers.
+        let rest = HEADER.wrapping_sub(known);
+        let end = reader.at.wrapping_add(HEADER);
+        if known > 8 || (end.wrapping_sub(rest) as i32) < 0 || end > segment.length {
+            return None;
+        }
+        let start = segment.offset.wrapping_add(end).wrapping_sub(8);
+        let word = u64::from_be_bytes(bytes.load(start)?);
+        let word = word.wrapping_shl(64_u32.wrapping_sub(rest.wrapping_mul(8)));
+        let header = Header::join(state.partial, known, word);
+        reader.frame.word = header.word;
+        reader.frame.last = header.last;
+        reader.carried = 1;
+        Some(reader)
+    }
+
+    /// The next frame, which is then in [`Self::frame`].
+    #[inline(always)]
+    pub fn next<B: Bytes>(&mut self, bytes: &B) -> Read {
+        let end = self.at.wrapping_add(HEADER);
+        if self.carried == 0 {
+            if end > self.segment.length {
+                return Read::End;
+            }
+            let at = self.segment.offset.wrapping_add(self.at);
+            let Some(found) = bytes.load(at) else {
+                return Read::End;
+            };
+            let header = Header::new(found);
+            self.frame.word = header.word;
+            self.frame.last = header.last;
+        }
+        self.carried = 0;
+        let header = self.frame.header();
+        if !header.is_possible() {
+            return Read::Lost;
+        }
+        let opened = header.opened();
+        self.highest = if opened > self.highest {
+            opened
+        } else {
+            self.highest
+        };
+        self.frame.payload = end;
+        self.at = end.wrapping_add(header.length());
+        Read::Frame
+    }
+
+    /// Stores where the reader came to; false if frames of the segment were left unread.
+    #[inline(always)]
+    pub fn finish<B: Bytes>(&self, state: &mut Http2, bytes: &B) -> bool {
+        let (segment, at) = (self.segment, self.at);
+        state.highest = self.highest;
+        state.next = segment.sequence.wrapping_add(at);
+        state.partial = 0;
+        state.partial_length = 0;
+        if at >= segment.length {
+            return true;
+        }
+        let rest = segment.length.wrapping_sub(at);
+        if rest >= HEADER {
+            return false;
+        }
+        let start = segment.offset.wrapping_add(segment.length).wrapping_sub(8);
+        if let Some(word) = bytes.load(start) {
+            let word = u64::from_be_bytes(word);
+            state.partial = word.wrapping_shl(64_u32.wrapping_sub(rest.wrapping_mul(8)));
+            state.partial_length = rest as u8;
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,273 @@
+//! Which connection a packet belongs to, and what is known of it: the order of things for every packet.
+//!
+//! 1. TCP of an observed port, else nothing.
+//! 2. The connection, by canonical 5-tuple; recorded if it is new.
+//! 3. Packets, bytes, FIN, RST.
+//! 4. The frames in the payload: streams that open and end, or the walker if the boundaries are not known.
+//! 5. What the client opened is added to the peer's figures, once it is known who the client is.
+
+use aya_ebpf::bindings::BPF_ANY;
+use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns};
+use evenkeel_ebpf::abi::{Tuple, http2_phase as phase};
+use evenkeel_ebpf::exchange;
+use evenkeel_ebpf::http2::{self, Segment, flag, streams as streams_up_to};
+use evenkeel_ebpf::packet::{Packet, Parsed, parse, tcp};
+use evenkeel_ebpf::watch::{
+    Half, NO_PEER, PeerKey, WatchEvent, Watched, canonical, client, closed,
+};
+
+use crate::frames;
+use crate::maps::{W_DRAFT, W_FLOWS, W_PORTS, W_SETTINGS, event};
+use crate::skb::Skb;
+use crate::streams;
+
+/// Which hook.
+#[derive(Clone, Copy)]
+pub enum Way {
+    In = 0,
+    Out = 1,
+}
+
+/// Takes a packet into account.
+#[inline(always)]
+pub fn watch(skb: &Skb, way: Way) {
+    if skb.is_tagged() {
+        return;
+    }
+    let Parsed::Tcp(packet) = parse(skb, skb.length()) else {
+        return;
+    };
+    if !packet.sound || !is_observed(&packet.tuple) {
+        return;
+    }
+    let (key, forward) = canonical(&packet.tuple);
+    let Some(flow) = find(&key, &packet, forward) else {
+        return;
+    };
+    // SAFETY: a live map value; each half is changed by packets of its direction only, and the rest by whoever knows
+    // better, all to the same.
+    let flow = unsafe { &mut *flow };
+    let place = skb.interface().wrapping_mul(2).wrapping_add(way as u32);
+    let half = sent(flow, forward);
+    if half.place == 0 {
+        half.place = place;
+    } else if half.place != place {
+        return;
+    }
+    let (packets, bytes) = skb.passage(&packet);
+    half.packets += packets;
+    half.bytes += bytes;
+    half.closed |= ends(packet.flags);
+    flow.last_seen = now();
+    if packet.payload_length != 0 {
+        payload(skb, flow, &packet, forward);
+    }
+}
+
+/// ns of CLOCK_MONOTONIC, advancing with the timer tick (Linux 5.11): when a flow was seen needs no better.
+#[inline(always)]
+fn now() -> u64 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_ktime_get_coarse_ns() }
+}
+
+/// The half of the packet's direction.
+#[inline(always)]
+fn sent(flow: &mut Watched, forward: bool) -> &mut Half {
+    if forward {
+        &mut flow.forward
+    } else {
+        &mut flow.backward
+    }
+}
+
+/// Whether one of the ports is to be observed.
+#[inline(always)]
+fn is_observed(tuple: &Tuple) -> bool {
+    !are_ports_given() || is_given(tuple.source_port) || is_given(tuple.destination_port)
+}
+
+#[inline(always)]
+fn are_ports_given() -> bool {
+    W_SETTINGS
+        .get(0)
+        .is_some_and(|given| given.ports_given != 0)
+}
+
+/// Whether `port`, in network byte order, was asked for by name.
+#[inline(always)]
+fn is_given(port: u16) -> bool {
+    let port = u32::from(u16::from_be(port));
+    let Some(set) = W_PORTS.get(0) else {
+        return false;
+    };
+    let word = set.words.get((port >> 6) as usize & 1023);
+    word.is_some_and(|word| word >> (port & 63) & 1 != 0)
+}
+
+#[inline(always)]
+const fn ends(flags: u8) -> u8 {
+    let fin = if flags & tcp::FIN != 0 {
+        closed::FIN
+    } else {
+        0
+    };
+    let rst = if flags & tcp::RST != 0 {
+        closed::RST
+    } else {
+        0
+    };
+    fin | rst
+}
+
+/// The connection's record; a new one for a connection not seen before.
+#[inline(always)]
+fn find(key: &Tuple, packet: &Packet, forward: bool) -> Option<*mut Watched> {
+    let synchronises = packet.flags & tcp::SYN != 0;
+    if let Some(flow) = W_FLOWS.get_ptr_mut(key) {
+        if !synchronises {
+            return Some(flow);
+        }
+        // SAFETY: a live map value.
+        let known = unsafe { &mut *flow };
+        let closed = known.is_closed();
+        let half = sent(known, forward);
+        let again = half.http2.next == packet.sequence.wrapping_add(1);
+        if !packet.opens() {
+            if half.packets == 0 {
+                half.http2 = exchange::answers(packet.sequence);
+            }
+            return Some(flow);
+        }
+        // A SYN may be sent again, and loopback shows everything twice; else the ports are used anew.
+        if !closed && (again || half.packets <= 1) {
+            return Some(flow);
+        }
+    } else if packet.flags & (tcp::RST | tcp::FIN) != 0 {
+        return None;
+    }
+    record(key, packet, forward)
+}
+
+#[inline(always)]
+fn record(key: &Tuple, packet: &Packet, forward: bool) -> Option<*mut Watched> {
+    let draft = W_DRAFT.get_ptr_mut(0)?;
+    // SAFETY: this processor's only value, and nothing else of ours runs on it meanwhile.
+    let flow = unsafe {
+        draft.write(Watched::default());
+        &mut *draft
+    };
+    flow.created = now();
+    // SAFETY: a helper without arguments.
+    flow.tag = unsafe { bpf_get_prandom_u32() } | 1;
+    let synchronises = packet.flags & tcp::SYN != 0;
+    let half = sent(flow, forward);
+    if packet.opens() {
+        half.http2 = http2::opened(packet.sequence);
+    } else if synchronises {
+        half.http2 = exchange::answers(packet.sequence);
+    }
+    flow.opened = synchronises.into();
+    flow.client = match is_clients(packet) {
+        None => client::UNKNOWN,
+        Some(sender) if sender == forward => client::SOURCE,
+        Some(_) => client::DESTINATION,
+    };
+    if W_FLOWS.insert(key, &*flow, BPF_ANY.into()).is_err() {
+        event(WatchEvent::FlowsFull);
+    }
+    W_FLOWS.get_ptr_mut(key)
+}
+
+/// Whether the client sent the first packet that was seen. The sender of a SYN is the client, that of a SYN-ACK the
+/// server; otherwise a port that was asked for is the server's.
+#[inline(always)]
+fn is_clients(packet: &Packet) -> Option<bool> {
+    if packet.flags & tcp::SYN != 0 {
+        return Some(packet.opens());
+    }
+    if !are_ports_given() {
+        return None;
+    }
+    let from = is_given(packet.tuple.source_port);
+    let to = is_given(packet.tuple.destination_port);
+    (from != to).then_some(to)
+}
+
+/// Looks at the payload of a packet.
+#[inline(always)]
+fn payload(skb: &Skb, flow: &mut Watched, packet: &Packet, forward: bool) {
+    let known = flow.client;
+    let from_client = (known == client::SOURCE) == forward;
+    let (own, other) = if forward {
+        (&flow.forward.http2, &flow.backward.http2)
+    } else {
+        (&flow.backward.http2, &flow.forward.http2)
+    };
+    if own.phase == phase::TLS {
+        return;
+    }
+    // What carries something else may still become HTTP/2 (an upgrade), but the client says so.
+    let answer = known != client::UNKNOWN && !from_client;
+    if answer && (other.phase == phase::TLS || other.phase == phase::OTHER) {
+        return;
+    }
+    let segment = Segment {
+        offset: packet.payload,
+        length: packet.payload_length,
+        // A SYN takes a sequence number of its own; its payload (TCP fast open) begins after it.
+        sequence: packet
+            .sequence
+            .wrapping_add(u32::from(packet.flags & tcp::SYN != 0)),
+    };
+    frames::read(skb, flow, segment, forward);
+    count(flow, packet, forward);
+}
+
+/// Adds the streams that the client opened to the peer's.
+#[inline(always)]
+fn count(flow: &mut Watched, packet: &Packet, forward: bool) {
+    let half = sent(flow, forward);
+    if half.recognised == 0 && half.http2.flags & flag::RECOGNISED != 0 {
+        half.recognised = 1;
+        // A flow known from its first byte has nothing before.
+        if half.http2.flags & flag::FROM_START == 0 {
+            half.before = streams_up_to(half.http2.highest);
+            half.counted = half.before;
+        }
+    }
+    if flow.client == client::UNKNOWN {
+        return;
+    }
+    let source = flow.client == client::SOURCE;
+    let peer = flow.peer;
+    let half = sent(flow, source);
+    if half.recognised == 0 {
+        return;
+    }
+    let opened = streams_up_to(half.http2.highest).wrapping_sub(half.counted);
+    if peer == NO_PEER {
+        flow.peer = streams::peer(&server(packet, source == forward));
+    }
+    // Only packets of the client change its half.
+    if source == forward && opened != 0 {
+        let peer = flow.peer;
+        let half = sent(flow, source);
+        half.counted = half.counted.wrapping_add(opened);
+        streams::opened(peer, opened);
+    }
+}
+
+/// The server's address in a packet.
+#[inline(always)]
+fn server(packet: &Packet, from_client: bool) -> PeerKey {
+    if from_client {
+        return packet.destination();
+    }
+    PeerKey {
+        address: packet.tuple.source,
+        port: packet.tuple.source_port,
+        protocol: packet.tuple.protocol,
+        reserved: [0; 5],
+    }
+}

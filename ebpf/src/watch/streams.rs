@@ -1,0 +1,136 @@
+//! Streams in flight, and the figures of peers.
+
+use core::arch::asm;
+
+use aya_ebpf::bindings::BPF_NOEXIST;
+use evenkeel_ebpf::watch::{
+    ABANDONED, MAX_PEERS, NO_PEER, PeerKey, PeerStats, StreamSlot, WatchEvent, bucket, slot,
+};
+
+use crate::maps::{W_PEER_COUNT, W_PEERS, W_STATS, W_STREAMS, event};
+
+/// A stream of the flow `tag` was opened.
+#[inline(always)]
+pub fn begin(tag: u32, id: u32, now: u64) {
+    let Some(found) = W_STREAMS.get_ptr_mut(slot(tag, id)) else {
+        return;
+    };
+    // SAFETY: a live map value. Two flows may meet in a slot at the same time; each then finds a tag or an id that is
+    // not its own and leaves it, at the price of a latency.
+    unsafe {
+        if (*found).tag != 0 && now.wrapping_sub((*found).begun) < ABANDONED {
+            event(WatchEvent::StreamsFull);
+        }
+        (*found).begun = now;
+        (*found).tag = tag;
+        (*found).id = id;
+    }
+}
+
+/// A stream ended `now`: was answered, or was given up. 1 if its beginning was seen.
+#[inline(always)]
+pub fn end(tag: u32, id: u32, peer: u32, now: u64, answered: bool) -> u32 {
+    let Some(found) = W_STREAMS.get_ptr_mut(slot(tag, id)) else {
+        return 0;
+    };
+    // SAFETY: as in `begin`.
+    let old: StreamSlot = unsafe { *found };
+    if old.tag != tag || old.id != id {
+        return 0;
+    }
+    // SAFETY: as in `begin`.
+    unsafe { (*found).tag = 0 };
+    let Some(stats) = stats(peer) else {
+        return 1;
+    };
+    // SAFETY: a live map value; all changes are atomic.
+    unsafe {
+        if answered {
+            let nanoseconds = now.saturating_sub(old.begun);
+            add(&raw mut (*stats).ended, 1);
+            add(&raw mut (*stats).nanoseconds, nanoseconds);
+            if let Some(bucket) = (*stats).buckets.get_mut(bucket(nanoseconds) as usize) {
+                add(bucket, 1);
+            }
+        } else {
+            add(&raw mut (*stats).reset, 1);
+        }
+    }
+    1
+}
+
+/// So many streams were opened at a peer.
+#[inline(always)]
+pub fn opened(peer: u32, streams: u32) {
+    if let Some(stats) = stats(peer) {
+        // SAFETY: a live map value; all changes are atomic.
+        unsafe { add(&raw mut (*stats).streams, streams.into()) };
+    }
+}
+
+#[inline(always)]
+fn stats(peer: u32) -> Option<*mut PeerStats> {
+    if peer == NO_PEER {
+        return None;
+    }
+    W_STATS.get_ptr_mut(peer)
+}
+
+/// The index of a server's figures; [`NO_PEER`] if there is no room for it.
+#[inline(always)]
+pub fn peer(server: &PeerKey) -> u32 {
+    // SAFETY: the value is copied before anything else happens to the map.
+    if let Some(index) = unsafe { W_PEERS.get(server) } {
+        return *index;
+    }
+    let Some(count) = W_PEER_COUNT.get_ptr_mut(0) else {
+        return NO_PEER;
+    };
+    // Index 0 stays free. One that is drawn in vain, as another processor was faster, is lost.
+    // SAFETY: an aligned word of a live map value.
+    let index = unsafe { fetch_add(count, 1) }.saturating_add(1);
+    if index >= u64::from(MAX_PEERS) {
+        event(WatchEvent::PeersFull);
+        return NO_PEER;
+    }
+    let index = index as u32;
+    if W_PEERS.insert(server, index, BPF_NOEXIST.into()).is_ok() {
+        return index;
+    }
+    // SAFETY: as above.
+    unsafe { W_PEERS.get(server) }.map_or(NO_PEER, |index| *index)
+}
+
+/// Adds to a word that others add to, too.
+///
+/// # Safety
+/// `word` must be an aligned word of a live map value.
+#[inline(always)]
+unsafe fn add(word: *mut u64, value: u64) {
+    // SAFETY: as the caller promises; the instruction touches nothing else.
+    unsafe {
+        asm!(
+            "lock *(u64 *)({word} + 0) += {value}",
+            word = in(reg) word,
+            value = in(reg) value,
+        );
+    }
+}
+
+/// Adds and returns what was there before (Linux 5.12).
+///
+/// # Safety
+/// As [`add`].
+#[inline(always)]
+unsafe fn fetch_add(word: *mut u64, value: u64) -> u64 {
+    let mut value = value;
+    // SAFETY: as the caller promises; the instruction touches nothing else.
+    unsafe {
+        asm!(
+            "{value} = atomic_fetch_add((u64 *)({word} + 0), {value})",
+            word = in(reg) word,
+            value = inout(reg) value,
+        );
+    }
+    value
+}

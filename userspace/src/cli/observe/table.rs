@@ -1,0 +1,195 @@
+//! The report as text.
+
+use crate::cli::output::{Paint, Side, Table, bar};
+use crate::cli::units::{bytes, count, counted, figure, percent, seconds};
+use crate::observe::{ConnectionReport, GroupReport, Latency, OtherTraffic, PeerReport, Report};
+
+/// Characters of a full bar.
+const BAR: usize = 20;
+/// As in the verdict.
+const LEVEL: f64 = 1.1;
+const PINNED: f64 = 1.5;
+/// Peers of a group that are listed.
+const MOST_PEERS: usize = 20;
+
+/// What is shown while observation goes on: the verdict comes first, as the end may not fit.
+pub(super) fn live(report: &Report, paint: Paint) -> String {
+    let mut text = format!(
+        "{}  Ctrl-C ends with the report\n{}\n\n",
+        paint.bold(&format!("observed for {}", seconds(report.seconds))),
+        report.verdict
+    );
+    text.push_str(&body(report, paint));
+    text
+}
+
+/// What is printed at the end.
+pub(super) fn last(report: &Report, paint: Paint) -> String {
+    let mut text = body(report, paint);
+    text.push_str(&format!(
+        "observed for {}\n{}\n",
+        seconds(report.seconds),
+        paint.bold(&report.verdict)
+    ));
+    text
+}
+
+fn body(report: &Report, paint: Paint) -> String {
+    let mut text = String::new();
+    for group in &report.groups {
+        text.push_str(&render_group(group, paint));
+        // The first group's verdict is the report's.
+        if report.verdict != group.verdict {
+            text.push_str(&format!("  {}\n", group.verdict));
+        }
+        text.push('\n');
+    }
+    let OtherTraffic {
+        tls,
+        other,
+        unknown,
+    } = report.other;
+    if tls + other + unknown > 0 {
+        text.push_str(&format!(
+            "besides: {} with TLS (opaque), {} with something else, {} that could not be told\n",
+            counted(tls, "connection"),
+            count(other),
+            count(unknown)
+        ));
+    }
+    if !report.events.is_empty() {
+        let events = report.events.iter();
+        let events = events.map(|event| format!("{} {}", event.name, count(event.count)));
+        text.push_str(&format!(
+            "events: {}\n",
+            events.collect::<Vec<_>>().join(", ")
+        ));
+    }
+    text
+}
+
+fn render_group(group: &GroupReport, paint: Paint) -> String {
+    let mut text = format!(
+        "{}  {}\n{}\n",
+        paint.bold(&format!("port {}", group.port)),
+        paint.dim(&group.relation.to_string()),
+        headline(group, paint)
+    );
+    text.push_str(&peers(group).render("  ", paint));
+    if group.peers.len() > MOST_PEERS {
+        let more = (group.peers.len() - MOST_PEERS) as u64;
+        text.push_str(&format!("  and {}\n", counted(more, "more peer")));
+    }
+    if !group.top.is_empty() {
+        text.push_str(&connections(&group.top).render("  ", paint));
+    }
+    text
+}
+
+fn headline(group: &GroupReport, paint: Paint) -> String {
+    let Some(hot) = group.hot_factor else {
+        return format!("  no streams, {}", counted(group.connections, "connection"));
+    };
+    let text = figure(Some(hot));
+    let text = match hot {
+        _ if group.peer_count < 2 => text,
+        hot if hot <= LEVEL => paint.good(&text),
+        hot if hot < PINNED => paint.warn(&text),
+        _ => paint.bad(&text),
+    };
+    format!(
+        "  {} on {}: {} streams/s now, hot factor {text} (L4 at best {}), fairness {}",
+        counted(group.streams, "stream"),
+        counted(group.connections, "connection"),
+        count(group.current_rate.round() as u64),
+        figure(group.l4_lower_bound),
+        figure(group.fairness)
+    )
+}
+
+fn peers(group: &GroupReport) -> Table {
+    let mut table = Table::new(&[
+        ("PEER", Side::Left),
+        ("CONNS", Side::Right),
+        ("STREAMS", Side::Right),
+        ("BEFORE", Side::Right),
+        ("STREAMS/S", Side::Right),
+        ("IN FLIGHT", Side::Right),
+        ("P50", Side::Right),
+        ("P99", Side::Right),
+        ("TO", Side::Right),
+        ("FROM", Side::Right),
+        ("SHARE", Side::Right),
+        ("", Side::Left),
+    ]);
+    for peer in group.peers.iter().take(MOST_PEERS) {
+        let PeerReport {
+            address,
+            open,
+            connections,
+            streams,
+            before,
+            current_rate,
+            share,
+            idle,
+            in_flight,
+            bytes_to,
+            bytes_from,
+            latency,
+            ..
+        } = peer;
+        table.row(vec![
+            address.clone(),
+            format!("{open}/{connections}"),
+            count(*streams),
+            count(*before),
+            count(current_rate.round() as u64),
+            count(*in_flight),
+            latency_text(latency.as_ref(), |latency| latency.p50_us),
+            latency_text(latency.as_ref(), |latency| latency.p99_us),
+            bytes(*bytes_to),
+            bytes(*bytes_from),
+            percent(*share),
+            if *idle {
+                "idle".to_owned()
+            } else {
+                bar(*share, BAR)
+            },
+        ]);
+    }
+    table
+}
+
+fn connections(top: &[ConnectionReport]) -> Table {
+    let mut table = Table::new(&[
+        ("HEAVIEST CONNECTIONS", Side::Left),
+        ("PEER", Side::Left),
+        ("STREAMS", Side::Right),
+        ("BEFORE", Side::Right),
+        ("STREAMS/S", Side::Right),
+        ("IN FLIGHT", Side::Right),
+        ("SHARE", Side::Right),
+    ]);
+    for connection in top {
+        let closed = if connection.open { "" } else { " (closed)" };
+        table.row(vec![
+            format!("{}{closed}", connection.client),
+            connection.server.clone(),
+            count(connection.streams),
+            count(connection.before),
+            count(connection.current_rate.round() as u64),
+            count(connection.in_flight),
+            percent(connection.share),
+        ]);
+    }
+    table
+}
+
+fn latency_text(latency: Option<&Latency>, of: impl Fn(&Latency) -> f64) -> String {
+    match latency.map(of) {
+        None => "-".to_owned(),
+        Some(us) if us < 1000.0 => format!("{us:.0} us"),
+        Some(us) if us < 1e6 => format!("{:.1} ms", us / 1e3),
+        Some(us) => format!("{:.1} s", us / 1e6),
+    }
+}
