@@ -28,21 +28,7 @@ const GUESS: (Duration, Duration) = (Duration::from_secs(40), Duration::from_sec
 /// Runs the scenarios called `names`, or all, and writes the report.
 pub fn run(names: &[String], context: &Context) -> Result<()> {
     let scenarios = chosen(names)?;
-    ensure!(
-        workspace::is_root(),
-        "the benchmarks load BPF programs and make network namespaces: run them as root"
-    );
-    setup::lab_tools()?;
-    setup::test_tools()?;
-    // The tables name a rival that cannot be had; that is no reason to measure nothing.
-    if let Err(error) = setup::peers::provide() {
-        eprintln!("{}", paint(Colour::Yellow, format!("note: {error:#}")));
-    }
-    // Whoever names a binary wants that one measured.
-    if std::env::var_os("EVENKEEL_BIN").is_none() {
-        build::run(Route::Any)?;
-    }
-    lab::clean(Leftovers::Abandoned)?;
+    prepare()?;
     let begun = Instant::now();
     let facts = Facts::gather(context.quick)?;
     facts.save()?;
@@ -54,30 +40,13 @@ pub fn run(names: &[String], context: &Context) -> Result<()> {
         println!("{}", paint(Colour::Yellow, format!("note: {note}")));
     }
     let mut failed = Vec::new();
-    for (index, scenario) in scenarios.iter().enumerate() {
-        let left: Duration = scenarios[index..]
-            .iter()
-            .map(|next| expected(next, context))
-            .sum();
-        println!(
-            "\n{}  {}  {}",
-            paint(Colour::Bold, scenario.name),
-            scenario.about,
-            paint(
-                Colour::Faint,
-                format!(
-                    "({} of {}, about {} left)",
-                    index + 1,
-                    scenarios.len(),
-                    spell(left)
-                )
-            )
-        );
-        let later = left.saturating_sub(expected(scenario, context));
-        term::expect_end(Some(Instant::now() + left), later);
+    for index in 0..scenarios.len() {
+        let scenario = announce(&scenarios, index, context);
         let record = measure(scenario, context);
         term::expect_end(None, Duration::ZERO);
         record.save()?;
+        // Each time, so that who interrupts a run has a report of what came before.
+        report::write(&Results::load(super::names())?)?;
         match &record.failure {
             None => terminal::print(&record.outcome),
             Some(why) => {
@@ -86,15 +55,56 @@ pub fn run(names: &[String], context: &Context) -> Result<()> {
             }
         }
     }
-    let page = report::write(&Results::load(super::names())?)?;
     println!(
         "\n{} in {}; the report: {}",
         count(scenarios.len()),
         spell(begun.elapsed()),
-        page.display()
+        store::home()?.join("report.html").display()
     );
     ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
     Ok(())
+}
+
+/// Everything that scenarios take for granted.
+fn prepare() -> Result<()> {
+    ensure!(
+        workspace::is_root(),
+        "the benchmarks load BPF programs and make network namespaces: run them as root"
+    );
+    setup::lab_tools()?;
+    setup::test_tools()?;
+    // Whoever names a binary wants that one measured.
+    if std::env::var_os("EVENKEEL_BIN").is_none() {
+        build::run(Route::Any)?;
+    }
+    lab::clean(Leftovers::Abandoned)?;
+    Ok(())
+}
+
+/// Says which scenario comes now, and how much is left to do.
+fn announce(scenarios: &[&'static Scenario], index: usize, context: &Context) -> &'static Scenario {
+    let scenario = scenarios[index];
+    let later = scenarios[index + 1..]
+        .iter()
+        .map(|next| expected(next, context))
+        .sum();
+    let left = expected(scenario, context) + later;
+    println!(
+        "\n{}  {}  {}",
+        paint(Colour::Bold, scenario.name),
+        scenario.about,
+        paint(
+            Colour::Faint,
+            format!(
+                "({} of {}, about {} left)",
+                index + 1,
+                scenarios.len(),
+                spell(left)
+            )
+        )
+    );
+    term::expect_end(Some(Instant::now() + left), later);
+    scenario
 }
 
 fn count(scenarios: usize) -> String {

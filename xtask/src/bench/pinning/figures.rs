@@ -63,10 +63,11 @@ pub(super) static METRICS: [Metric; 5] = [
     },
 ];
 
-/// Everything.
+/// Everything; `missing` says why a way was not measured.
 pub(super) fn outcome(
     visited: &[Visited],
     expected: &[Option<Expected>],
+    missing: Option<&str>,
     context: &Context,
 ) -> Outcome {
     let clients = clients(visited);
@@ -77,7 +78,7 @@ pub(super) fn outcome(
         tables.extend(
             METRICS
                 .iter()
-                .map(|metric| table(metric, visited, weights, &clients)),
+                .map(|metric| table(metric, visited, weights, &clients, missing)),
         );
     }
     tables.push(agreement(visited, expected));

@@ -40,7 +40,10 @@ const MOST_ROUNDS: usize = 9;
 pub(super) fn run(context: &Context) -> Result<Outcome> {
     let stage = Stage::set(context.choose(REQUESTS.0, REQUESTS.1))?;
     let clients: &[u32] = context.choose(&[1, 10, 30, 100, 1000], &[1, 30, 300]);
-    let mut visited: Vec<(Point, Vec<Visit>)> = ways::points(clients)
+    let (missing, present): (Vec<Point>, Vec<Point>) = ways::points(clients)
+        .into_iter()
+        .partition(|point| stage.missing(point.way.target).is_some());
+    let mut visited: Vec<(Point, Vec<Visit>)> = present
         .into_iter()
         .map(|point| (point, Vec::new()))
         .collect();
@@ -52,7 +55,10 @@ pub(super) fn run(context: &Context) -> Result<Outcome> {
     let progress = Progress::start("simulating what to expect");
     let expected = expected::expect(&visited, context.seed)?;
     progress.done();
-    Ok(figures::outcome(&visited, &expected, context))
+    let missing = missing
+        .first()
+        .and_then(|point| stage.missing(point.way.target));
+    Ok(figures::outcome(&visited, &expected, missing, context))
 }
 
 fn rounds(stage: &Stage, context: &Context, visited: &mut [(Point, Vec<Visit>)]) -> Result<()> {

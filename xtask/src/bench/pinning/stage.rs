@@ -13,6 +13,7 @@ use serde::Deserialize;
 use super::ways::{Point, Target, port};
 use crate::{
     lab::{self, Daemon, Interface, Lab, Process, Service, Spec},
+    setup::peers,
     shell, workspace,
 };
 
@@ -31,6 +32,8 @@ pub(super) struct Stage {
     _backends: Vec<Process>,
     lab: Lab,
     requests: u32,
+    /// Why nftables balances nothing here.
+    hash: Option<String>,
 }
 
 /// What `evenkeel load` reports, as far as it is used here.
@@ -92,13 +95,24 @@ impl Stage {
         }
         let interfaces = Interface::all(&lab, "tc", "native");
         let daemon = Daemon::start(&lab, &lab::render(&lab, &interfaces, &services, ""))?;
-        hash(&lab)?;
+        let hash = hash(&lab).err().map(|error| {
+            let why = peers::missing("nft").unwrap_or_else(|| format!("{error:#}"));
+            why.lines().next().unwrap_or_default().to_owned()
+        });
         Ok(Self {
             _daemon: daemon,
             _backends: backends,
             lab,
             requests,
+            hash,
         })
+    }
+
+    /// Why nobody can be measured who talks to `target`.
+    pub(super) fn missing(&self, target: Target) -> Option<&str> {
+        self.hash
+            .as_deref()
+            .filter(|_| target == Target::Service(port::HASH))
     }
 
     /// Sends the requests of one visit to `point`.

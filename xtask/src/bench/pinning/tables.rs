@@ -7,18 +7,21 @@ use super::{
 };
 use crate::bench::result::{Cell, Column, Measured, Row, Table};
 
-/// One metric, ways down and numbers of clients across.
+/// One metric, ways down and numbers of clients across; `missing` says why one of them was not measured.
 pub(super) fn table(
     metric: &Metric,
     visited: &[Visited],
     weights: Weights,
     clients: &[u32],
+    missing: Option<&str>,
 ) -> Table {
-    let cell = |way: &Way, clients: u32| {
-        let found = find(visited, way.name, weights, clients);
-        found.map_or(Cell::Empty, |(_, visits)| {
-            Cell::figure(&samples(metric, visits))
-        })
+    let cell = |way: &Way, clients: u32| match (find(visited, way.name, weights, clients), missing)
+    {
+        (Some((_, visits)), _) => Cell::figure(&samples(metric, visits)),
+        (None, Some(what)) => Cell::Missing {
+            what: what.to_owned(),
+        },
+        (None, None) => Cell::Empty,
     };
     let row = |way: &Way| {
         Row::new(
@@ -100,6 +103,21 @@ pub(super) fn agrees(measured: &[f64], expected: &Expected) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_way_that_is_missing_says_why_in_every_cell() {
+        let table = table(
+            &METRICS[0],
+            &[],
+            Weights::Equal,
+            &[1, 30],
+            Some("no nft here"),
+        );
+        let cells = table.rows.iter().flat_map(|row| &row.cells);
+        let missing =
+            cells.filter(|cell| matches!(cell, Cell::Missing { what } if what == "no nft here"));
+        assert_eq!(missing.count(), 2 * WAYS.len());
+    }
 
     #[test]
     fn agreement_is_judged_by_the_median_and_the_simulated_interval() {
