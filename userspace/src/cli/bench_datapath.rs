@@ -12,13 +12,24 @@ pub(super) struct Args {
     /// An address with a route and a resolved neighbour.
     #[arg(long, value_name = "ADDRESS")]
     backend: Ipv4Addr,
-    /// Packets of each case in each of five rounds.
+    /// Packets of each case in each round.
     #[arg(long, default_value_t = 100_000, value_name = "N")]
     packets: u32,
+    /// Rounds.
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    rounds: usize,
+    /// Also on tables of other sizes (flows, backends, services), with and without counting streams.
+    #[arg(long)]
+    sweeps: bool,
 }
 
 pub(super) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
-    let report = bench::run(args.backend, args.packets)?;
+    let report = bench::run(bench::Plan {
+        backend: args.backend,
+        packets: args.packets,
+        rounds: args.rounds,
+        sweeps: args.sweeps,
+    })?;
     if global.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
         return Ok(());

@@ -11,12 +11,14 @@ const LENGTH: usize = 16;
 const SOURCE: usize = 26;
 const DESTINATION: usize = 30;
 const SOURCE_PORT: usize = 34;
+const DESTINATION_PORT: usize = 36;
 const SEQUENCE: usize = 38;
 const FLAGS: usize = 47;
 /// The flow under test.
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 255, 255, 1);
 const CLIENT_PORT: u16 = 50_000;
-const FIRST_SEQUENCE: u32 = 1_000_000;
+/// Sequence number of the first request of flows that begin in step.
+pub(super) const FIRST_SEQUENCE: u32 = 1_000_000;
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// An empty SETTINGS frame (RFC 9113 section 6.5).
 const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
@@ -24,11 +26,14 @@ const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
 const BLOCK: usize = 40;
 /// A small gRPC message with its five bytes of prefix.
 const MESSAGE: usize = 25;
-const REQUEST: usize = 9 + BLOCK + 9 + MESSAGE;
+pub(super) const REQUEST: usize = 9 + BLOCK + 9 + MESSAGE;
+/// A full segment, and so many of them to a request with a body.
+pub(super) const SEGMENT: usize = 1448;
+pub(super) const SEGMENTS: u32 = 8;
 
 /// Makes one frame after the other in the same memory.
 pub(super) struct FrameBuilder {
-    bytes: [u8; HEADERS + REQUEST],
+    bytes: [u8; HEADERS + SEGMENT],
     sequence: u32,
     stream: u32,
 }
@@ -43,7 +48,7 @@ pub(super) fn client(index: u32) -> (Ipv4Addr, u16) {
 
 impl FrameBuilder {
     pub(super) fn new() -> Self {
-        let mut bytes = [0; HEADERS + REQUEST];
+        let mut bytes = [0; HEADERS + SEGMENT];
         bytes[..12].copy_from_slice(&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2]);
         bytes[12] = 0x08;
         bytes[14] = 0x45;
@@ -51,7 +56,7 @@ impl FrameBuilder {
         bytes[20] = 0x40;
         bytes[22] = 64;
         bytes[23] = 6;
-        bytes[36..38].copy_from_slice(&PORT.to_be_bytes());
+        bytes[DESTINATION_PORT..DESTINATION_PORT + 2].copy_from_slice(&PORT.to_be_bytes());
         bytes[46] = 5 << 4;
         Self {
             bytes,
@@ -123,7 +128,45 @@ impl FrameBuilder {
         self.write((CLIENT, CLIENT_PORT), SERVICE, ACK, REQUEST);
         self.stream += 2;
         self.sequence = self.sequence.wrapping_add(REQUEST as u32);
-        &self.bytes
+        &self.bytes[..HEADERS + REQUEST]
+    }
+
+    /// Request `number` (from 0) of the `index`-th of many flows, to the service at `port`.
+    pub(super) fn request_of(&mut self, index: u32, port: u16, number: u32) -> &[u8] {
+        let stream = number.wrapping_mul(2).wrapping_add(1).to_be_bytes();
+        self.bytes[HEADERS + 5..HEADERS + 9].copy_from_slice(&stream);
+        let data = HEADERS + 9 + BLOCK;
+        self.bytes[data + 5..data + 9].copy_from_slice(&stream);
+        self.bytes[DESTINATION_PORT..DESTINATION_PORT + 2].copy_from_slice(&port.to_be_bytes());
+        self.sequence = FIRST_SEQUENCE.wrapping_add(number.wrapping_mul(REQUEST as u32));
+        self.write(client(index), SERVICE, ACK, REQUEST)
+    }
+
+    /// Segment `number` (from 0) of an upload by the `index`-th of many flows: one in [`SEGMENTS`] begins with a
+    /// request, whose body fills it and the others.
+    pub(super) fn upload_of(&mut self, index: u32, number: u32) -> &[u8] {
+        let payload = &mut self.bytes[HEADERS..];
+        if number.is_multiple_of(SEGMENTS) {
+            let stream = (number / SEGMENTS)
+                .wrapping_mul(2)
+                .wrapping_add(1)
+                .to_be_bytes();
+            let body = SEGMENTS * SEGMENT as u32 - (9 + BLOCK + 9) as u32;
+            payload[..9].copy_from_slice(&[0, 0, BLOCK as u8, 1, 4, 0, 0, 0, 0]);
+            payload[5..9].copy_from_slice(&stream);
+            let data = &mut payload[9 + BLOCK..];
+            data[..3].copy_from_slice(&body.to_be_bytes()[1..]);
+            data[3..5].copy_from_slice(&[0, 1]);
+            data[5..9].copy_from_slice(&stream);
+        }
+        self.sequence = FIRST_SEQUENCE.wrapping_add(number.wrapping_mul(SEGMENT as u32));
+        self.write(client(index), SERVICE, ACK, SEGMENT)
+    }
+
+    /// A SYN as [`Self::opening`], to the service at `port`.
+    pub(super) fn opening_to(&mut self, number: u32, port: u16) -> &[u8] {
+        self.bytes[DESTINATION_PORT..DESTINATION_PORT + 2].copy_from_slice(&port.to_be_bytes());
+        self.opening(number)
     }
 
     /// A bare acknowledgement of the flow under test.
