@@ -15,10 +15,11 @@ pub const fn tick(now: u64) -> u32 {
     (now >> 30) as u32
 }
 
-/// The turn of 2^34 ns (17 s) that `now` is in: how often each half of a flow looks the other one up. With a million
-/// entries, 60,000 new flows a second could push a half out in between if it were silent, which one direction of a TCP
-/// connection hardly is; more often, and the second cold lookup is what a packet of one of a million flows costs most.
+/// How long a half of a flow must have been silent for its next packet to look the other half up: 2^34 ns, 17 s.
+const LONG: u64 = 1 << 34;
+
+/// Whether a half that was last seen at `last_seen` was silent for long.
 #[inline(always)]
-pub const fn turn(now: u64) -> u32 {
-    (now >> 34) as u32
+pub const fn was_silent(now: u64, last_seen: u64) -> bool {
+    now.wrapping_sub(last_seen) > LONG
 }

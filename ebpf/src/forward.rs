@@ -100,7 +100,7 @@ fn to_backend<F: Frame>(frame: &F, packet: &Packet, flow: &mut Flow, now: u64) -
         Err(verdict) => return verdict,
     };
     let bits = life::by_client(packet.flags, flow.state) & !flow.state;
-    if bits != 0 || clock::turn(now) != clock::turn(flow.last_seen) {
+    if bits != 0 || clock::was_silent(now, flow.last_seen) {
         tend(packet, flow, backend, bits, now);
     }
     let streams = observe::streams(frame, packet, &mut flow.http2);

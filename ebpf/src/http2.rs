@@ -205,10 +205,11 @@ pub fn walk_in_step<const FRAMES: u32, B: Bytes>(
             break;
         }
         let header = Header::new(bytes.load(segment.offset.wrapping_add(at))?);
-        if !header.is_possible() {
-            return None;
-        }
-        let opened = header.opened();
+        let opened = match header.request_frame() {
+            Some(stream) => stream & (stream & 1).wrapping_neg(),
+            None if header.is_possible() => header.opened(),
+            None => return None,
+        };
         highest = if opened > highest { opened } else { highest };
         at = at.wrapping_add(HEADER).wrapping_add(header.length());
     }

@@ -48,7 +48,7 @@ pub fn reply<F: Frame>(frame: &F, packet: &Packet) -> Option<Verdict> {
         Err(verdict) => return Some(verdict),
     };
     let changing = life::by_backend(packet.flags, reply.state) & !reply.state != 0;
-    if changing || clock::turn(now) != clock::turn(reply.last_seen) {
+    if changing || clock::was_silent(now, reply.last_seen) {
         tend(packet, reply, service, changing, now);
     }
     let passage = frame.passage(packet);

@@ -12,6 +12,7 @@ pub const HEADER: u32 = 9;
 /// The largest payload until the peer allows more (SETTINGS_MAX_FRAME_SIZE, RFC 9113 section 6.5.2).
 const DEFAULT_MAX_FRAME_SIZE: u64 = 16_384;
 
+const HEADERS: u64 = 1;
 const PRIORITY: u64 = 2;
 const SETTINGS: u64 = 4;
 const PUSH_PROMISE: u64 = 5;
@@ -91,6 +92,14 @@ impl Header {
     #[inline(always)]
     pub fn stream(self) -> u64 {
         ((self.word & 0xff_ffff) << 8) | self.last
+    }
+
+    /// The stream id if this is DATA or HEADERS on one: most of what clients send, and [`Self::is_possible`] with
+    /// whatever length.
+    #[inline(always)]
+    pub fn request_frame(self) -> Option<u32> {
+        let stream = (self.word << 8) as u32 | self.last as u32;
+        (self.kind() <= HEADERS && stream.wrapping_sub(1) < 0x7fff_ffff).then_some(stream)
     }
 
     /// The id of the client's stream that this frame proves to exist, or 0.
