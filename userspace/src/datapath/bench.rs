@@ -24,7 +24,7 @@ mod tables;
 
 use frame::FrameBuilder;
 pub use sweep::{Point, Sweep};
-use tables::{Size, fill, insert_flows};
+use tables::{Size, fill};
 
 /// The service that is measured (RFC 5737, TEST-NET-3).
 const SERVICE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
@@ -38,9 +38,6 @@ const SIZE: Size = Size {
     backends: 256,
     services: 1,
 };
-/// The sizes of flow table that are compared.
-const SMALL: u32 = 1_000;
-const LARGE: u32 = 1_000_000;
 /// `XDP_PASS` of `enum xdp_action`.
 const XDP_PASS: u32 = 2;
 
@@ -91,7 +88,7 @@ pub fn run(plan: Plan) -> Result<Report, DatapathError> {
         backend,
         packets,
         rounds,
-        sweeps,
+        ..
     } = plan;
     if !capabilities::sufficient() {
         return Err(DatapathError::NotPermitted);
@@ -108,29 +105,9 @@ pub fn run(plan: Plan) -> Result<Report, DatapathError> {
         }
     }
     // In tables of their own: with the flows that were opened above, a million would not fit and the LRU would evict.
-    let mut bench = Bench::load(backend, packets, SIZE)?;
-    for (index, size) in [(0, SMALL), (SMALL, LARGE)] {
-        insert_flows(&mut bench.maps, backend, SIZE, (index, size))?;
-        let kind = Kind::Flows(size);
-        // Once around, so that most flows are at what they do between two looks at their other half.
-        for _ in 0..=size / packets.max(1) {
-            bench.round(kind)?;
-        }
-        let times = (0..rounds)
-            .map(|_| bench.round(kind))
-            .collect::<Result<Vec<f64>, _>>()?;
-        let (name, about) = if size == SMALL {
-            ("flows_1k", "ACK of one of 1,000 flows at random")
-        } else {
-            ("flows_1m", "ACK of one of 1,000,000 flows at random")
-        };
-        cases.push(Measured {
-            name,
-            about,
-            kind,
-            times,
-        });
-    }
+    drop(bench);
+    let (many, sweeps) = sweep::run(plan)?;
+    cases.extend(many);
     let pass = median(&mut passing);
     Ok(Report {
         packets,
@@ -148,11 +125,7 @@ pub fn run(plan: Plan) -> Result<Report, DatapathError> {
                 }
             })
             .collect(),
-        sweeps: if sweeps {
-            sweep::run(plan)?
-        } else {
-            Vec::new()
-        },
+        sweeps,
     })
 }
 

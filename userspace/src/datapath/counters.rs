@@ -125,7 +125,7 @@ impl Datapath {
     }
 }
 
-fn sum(
+pub(super) fn sum(
     map: &PerCpuArray<MapData, Raw>,
     name: &'static str,
     index: u32,

@@ -87,6 +87,14 @@ pub enum DatapathError {
         "the benchmark's packets are not forwarded: the backend needs a route and a resolved neighbour"
     )]
     BenchRoute,
+    /// A benchmark measured something else than counting.
+    #[error("the benchmark sent {sent} requests, the data path counted {counted} streams")]
+    BenchCounts {
+        /// Requests of all flows.
+        sent: u64,
+        /// Streams of all services.
+        counted: u64,
+    },
     /// A test run failed.
     #[error("a test run of the program failed")]
     Bench(#[source] io::Error),

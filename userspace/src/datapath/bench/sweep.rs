@@ -5,16 +5,22 @@
 //! stream counter stands still, so those rounds send a flow's next request without going on to the one after: the
 //! round with counting then finds every flow in step.
 
-use serde::Serialize;
-
-use super::tables::{Size, insert_flows, service_port, settings};
-use super::{Bench, DatapathError, FrameBuilder, Plan, XDP_PASS, time};
 use std::os::fd::AsFd;
 
+use serde::Serialize;
+
+use super::super::counters::sum;
+use super::frame::SEGMENTS;
+use super::tables::{Size, insert_flows, service_port, settings};
+use super::{Bench, DatapathError, FrameBuilder, Kind, Measured, Plan, XDP_PASS, time};
+
 /// Sizes that are compared.
-const FLOWS: [u32; 7] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000];
+const FLOWS: [u32; 7] = [1, 10, 100, FEW, 10_000, 100_000, MANY];
 const BACKENDS: [u16; 4] = [1, 16, 256, 4_096];
 const SERVICES: [u16; 4] = [1, 10, 100, 1_000];
+/// Sizes of flow table at which bare acknowledgements are measured, too.
+const FEW: u32 = 1_000;
+const MANY: u32 = 1_000_000;
 /// Flows while the number of backends or services is what changes.
 const SOME: u32 = 10_000;
 /// SYNs of a round. A single backend has 22,528 NAT ports, of which [`SOME`] are taken.
@@ -57,53 +63,80 @@ enum Payload {
     Upload,
 }
 
-pub(super) fn run(plan: Plan) -> Result<Vec<Sweep>, DatapathError> {
-    let mut sweeps = vec![
-        flows(plan)?,
-        Sweep {
-            name: "upload",
-            about: "one flow; a full segment of an upload, of which one in eight begins a request",
-            points: vec![upload(plan)?],
-        },
-    ];
+/// What depends on how many flows there are; and the sweeps, if the plan has them.
+pub(super) fn run(plan: Plan) -> Result<(Vec<Measured>, Vec<Sweep>), DatapathError> {
+    let (cases, flows) = flows(plan)?;
+    if !plan.sweeps {
+        return Ok((cases, Vec::new()));
+    }
+    let upload = Sweep {
+        name: "upload",
+        about: "one flow; a full segment of an upload, of which one in eight begins a request",
+        points: vec![upload(plan)?],
+    };
     let sizes = BACKENDS.map(|backends| Size {
         backends,
         services: 1,
     });
-    sweeps.push(Sweep {
+    let backends = Sweep {
         name: "backends",
         about: "10,000 flows; a gRPC request of one at random",
         points: points(plan, sizes, |size| size.backends)?,
-    });
+    };
     let sizes = SERVICES.map(|services| Size {
         backends: 256,
         services,
     });
-    sweeps.push(Sweep {
+    let services = Sweep {
         name: "services",
         about: "10,000 flows; a gRPC request of one at random",
         points: points(plan, sizes, |size| size.services)?,
-    });
-    Ok(sweeps)
+    };
+    Ok((cases, vec![flows, upload, backends, services]))
 }
 
-fn flows(plan: Plan) -> Result<Sweep, DatapathError> {
+fn flows(plan: Plan) -> Result<(Vec<Measured>, Sweep), DatapathError> {
     let mut world = World::new(plan, super::SIZE)?;
-    let mut points = Vec::new();
-    for size in FLOWS {
+    let (mut cases, mut points) = (Vec::new(), Vec::new());
+    let sizes = if plan.sweeps {
+        &FLOWS[..]
+    } else {
+        &[FEW, MANY]
+    };
+    for size in sizes.iter().copied() {
         world.grow(size)?;
-        points.push(world.measure(size, Payload::Request)?);
+        world.go_round(Payload::Request)?;
+        let acknowledgements = match size {
+            FEW => Some(("flows_1k", "ACK of one of 1,000 flows at random")),
+            MANY => Some(("flows_1m", "ACK of one of 1,000,000 flows at random")),
+            _ => None,
+        };
+        if let Some((name, about)) = acknowledgements {
+            let kind = Kind::Flows(size);
+            let rounds = (0..plan.rounds).map(|_| world.bench.round(kind));
+            cases.push(Measured {
+                name,
+                about,
+                kind,
+                times: rounds.collect::<Result<_, _>>()?,
+            });
+        }
+        if plan.sweeps {
+            points.push(world.measure(size, Payload::Request)?);
+        }
     }
-    Ok(Sweep {
+    let sweep = Sweep {
         name: "flows",
         about: "256 backends; a gRPC request of one flow at random",
         points,
-    })
+    };
+    Ok((cases, sweep))
 }
 
 fn upload(plan: Plan) -> Result<Point, DatapathError> {
     let mut world = World::new(plan, super::SIZE)?;
     world.grow(1)?;
+    world.go_round(Payload::Upload)?;
     world.measure(1, Payload::Upload)
 }
 
@@ -117,6 +150,7 @@ fn points(
         .map(|size| {
             let mut world = World::new(plan, size)?;
             world.grow(SOME)?;
+            world.go_round(Payload::Request)?;
             let mut point = world.measure(what(size).into(), Payload::Request)?;
             for _ in 0..plan.rounds.min(OPENING_ROUNDS) {
                 point.opening.push(world.openings()?);
@@ -158,18 +192,22 @@ impl World {
         Ok(())
     }
 
+    /// A packet of every flow, so that none is at what it does after a long silence.
+    fn go_round(&mut self, payload: Payload) -> Result<(), DatapathError> {
+        settings(&mut self.bench.maps, true)?;
+        for flow in 0..self.sent.len() {
+            self.send(flow as u32, payload, true)?;
+        }
+        Ok(())
+    }
+
     fn measure(&mut self, size: u32, payload: Payload) -> Result<Point, DatapathError> {
         let mut point = Point {
             size,
             ..Point::default()
         };
-        settings(&mut self.bench.maps, true)?;
-        // Every flow once, so that most are at what they do between two looks at their other half.
-        for flow in 0..self.sent.len() {
-            self.send(flow as u32, payload, true)?;
-        }
         for _ in 0..self.plan.rounds {
-            point.pass.push(self.bench.round(super::Kind::Pass)?);
+            point.pass.push(self.bench.round(Kind::Pass)?);
             for counting in [true, false] {
                 settings(&mut self.bench.maps, counting)?;
                 let mut total = 0_u64;
@@ -185,7 +223,27 @@ impl World {
                 }
             }
         }
+        self.counted(payload)?;
         Ok(point)
+    }
+
+    /// Fails unless every request was counted: it is the walker in step that is measured, not one that searches.
+    fn counted(&self, payload: Payload) -> Result<(), DatapathError> {
+        let requests = |packets: &u32| match payload {
+            Payload::Request => u64::from(*packets),
+            Payload::Upload => u64::from(packets.div_ceil(SEGMENTS)),
+        };
+        let sent = self.sent.iter().map(requests).sum();
+        let mut counted = 0;
+        for service in 0..u32::from(self.size.services) {
+            let counts = &self.bench.maps.service_counts;
+            counted += sum(counts, "SERVICE_COUNTS", service)?.streams;
+        }
+        if sent == counted {
+            Ok(())
+        } else {
+            Err(DatapathError::BenchCounts { sent, counted })
+        }
     }
 
     /// The next packet of a flow; how long it took.
