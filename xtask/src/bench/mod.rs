@@ -64,6 +64,11 @@ static SCENARIOS: &[Scenario] = &[
         about: "time of the XDP program per packet, by path, by size of the tables, with and without counting",
         run: datapath::run,
     },
+    Scenario {
+        name: "loadgen",
+        about: "whether evenkeel load can be trusted: h2load beside it, and backends of known latency",
+        run: peers::run_loadgen,
+    },
 ];
 
 /// Makes the report again from what is stored, without measuring.

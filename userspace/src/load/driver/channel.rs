@@ -36,8 +36,10 @@ pub(super) struct Channel<L> {
 pub(super) struct Place<L> {
     /// Who may serve it, best first.
     addresses: RefCell<Vec<SocketAddr>>,
-    /// The connection; locked while it is made.
-    pub(super) link: Mutex<Option<L>>,
+    /// The connection.
+    pub(super) link: RefCell<Option<L>>,
+    /// Locked while a connection is made, so that only one is.
+    pub(super) making: Mutex<()>,
     in_flight: Cell<u32>,
     resting_until: Cell<Option<Instant>>,
 }
@@ -141,7 +143,8 @@ impl<L> Place<L> {
     fn new(addresses: Vec<SocketAddr>) -> Rc<Self> {
         Rc::new(Self {
             addresses: RefCell::new(addresses),
-            link: Mutex::new(None),
+            link: RefCell::new(None),
+            making: Mutex::new(()),
             in_flight: Cell::new(0),
             resting_until: Cell::new(None),
         })
@@ -242,7 +245,7 @@ mod tests {
                 found.map(Rc::clone)
             };
             let kept = place_of(2).unwrap();
-            *kept.link.lock().await = Some(());
+            kept.link.replace(Some(()));
             addresses.found(&[address(3), address(2)]);
             let reached = picks(&channel, 4);
             assert!(!reached.contains(&address(1)), "{balance}");

@@ -107,7 +107,7 @@ impl Client {
             match link.exchange(request.clone()).await {
                 Ok((head, length)) => {
                     if self.keep_alive {
-                        *picked.place.link.lock().await = Some(link);
+                        picked.place.link.replace(Some(link));
                     }
                     return self.checked(&head, length);
                 }
@@ -139,7 +139,7 @@ impl Client {
             let Some(picked) = self.channel.pick() else {
                 return Err(Failed::new(Failure::Connect, "no address"));
             };
-            let kept = picked.place.link.lock().await.take();
+            let kept = picked.place.link.take();
             if let Some(link) = kept.filter(|link| link.usable(&picked.place)) {
                 return Ok((picked, link));
             }

@@ -1,6 +1,6 @@
 //! An HTTP/2 client: its connections, so many streams at once, connections renewed when planned or told to go away.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -12,6 +12,7 @@ use http::HeaderValue;
 use tokio::time::Instant;
 
 use super::channel::{Channel, Place};
+use super::deadline::Deadline;
 use super::dial::{self, Lifetimes};
 use super::record::{Failed, Failure, Listed};
 use super::rpc::{Exchange, Rpc, Trouble};
@@ -41,6 +42,8 @@ pub(super) struct Client {
 /// One connection of a client.
 pub(super) struct Link {
     requests: SendRequest<Bytes>,
+    /// Handles of the same connection that no request uses now. Making one, and giving it back, takes `h2`'s lock twice.
+    spare: RefCell<Vec<SendRequest<Bytes>>>,
     address: SocketAddr,
     listed: Listed,
     born: Instant,
@@ -50,15 +53,17 @@ pub(super) struct Link {
     retired: Rc<Cell<bool>>,
 }
 
+// === impl Client ===
+
 impl Client {
     /// One stream's worth of concurrency: does requests until there are no more.
     pub(super) async fn run_stream(self: Rc<Self>) {
-        let timeout = self.common.plan.timeout;
+        let mut deadline = Deadline::new(self.common.plan.timeout);
         while let Some(intended) = self.work.next().await {
             let carrier = Cell::new(None);
-            let answer = tokio::time::timeout_at(intended + timeout, self.request(&carrier)).await;
-            let answer = answer.unwrap_or_else(|_| {
-                let cause = format_args!("no answer within {timeout:?}");
+            let answer = deadline.keep(intended, self.request(&carrier)).await;
+            let answer = answer.unwrap_or_else(|| {
+                let cause = format_args!("no answer within {:?}", self.common.plan.timeout);
                 Err(Failed::new(Failure::Timeout, cause))
             });
             let recorder = &self.common.recorder;
@@ -114,21 +119,27 @@ impl Client {
         exchange: &Exchange<'_>,
         link: &Link,
     ) -> Result<Option<HeaderValue>, Trouble> {
+        let spare = link.spare.borrow_mut().pop();
+        let mut requests = spare.unwrap_or_else(|| link.requests.clone());
         let opened = || self.common.recorder.opened_stream(link.listed);
-        exchange.run(link.requests.clone(), opened).await
+        let answer = exchange.run(&mut requests, opened).await;
+        link.spare.borrow_mut().push(requests);
+        answer
     }
 
     /// The connection at `place`, or a new one there. The old one's streams finish; once the last is done `h2` closes it
     /// with a GOAWAY of its own.
     async fn link(&self, place: &Place<Rc<Link>>) -> Result<Rc<Link>, Failed> {
-        let mut current = place.link.lock().await;
-        if let Some(link) = current.as_ref().filter(|link| link.usable(place)) {
-            link.used.set(link.used.get() + 1);
-            return Ok(Rc::clone(link));
+        if let Some(link) = Link::at(place) {
+            return Ok(link);
         }
-        *current = None;
+        let _making = place.making.lock().await;
+        if let Some(link) = Link::at(place) {
+            return Ok(link);
+        }
+        place.link.replace(None);
         let link = Rc::new(self.connect(&place.addresses()).await?);
-        *current = Some(Rc::clone(&link));
+        place.link.replace(Some(Rc::clone(&link)));
         Ok(link)
     }
 
@@ -160,6 +171,7 @@ impl Client {
         let (most, lifetime) = self.lifetimes.next();
         Ok(Link {
             requests,
+            spare: RefCell::default(),
             address,
             listed,
             born: Instant::now(),
@@ -171,8 +183,18 @@ impl Client {
     }
 }
 
+// === impl Link ===
+
 impl Link {
-    fn usable(&self, place: &Place<Rc<Link>>) -> bool {
+    /// The connection at `place` if it takes one more request.
+    fn at(place: &Place<Rc<Self>>) -> Option<Rc<Self>> {
+        let current = place.link.borrow();
+        let link = current.as_ref().filter(|link| link.usable(place))?;
+        link.used.set(link.used.get() + 1);
+        Some(Rc::clone(link))
+    }
+
+    fn usable(&self, place: &Place<Rc<Self>>) -> bool {
         !self.retired.get()
             && place.may_use(self.address)
             && self.most.is_none_or(|most| self.used.get() < most)

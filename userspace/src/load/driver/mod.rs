@@ -16,6 +16,7 @@
 
 mod balance;
 mod channel;
+mod deadline;
 mod dial;
 mod http1;
 mod http2;

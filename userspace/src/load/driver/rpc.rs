@@ -1,6 +1,7 @@
 //! One request over an HTTP/2 connection, from HEADERS to a checked answer.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
@@ -52,6 +53,8 @@ enum Expected {
     Length(u64),
 }
 
+/// Bytes received of a stream whose place in the windows is not given back yet; a part of the smaller window.
+const MOST_KEPT: usize = 256 * 1024;
 /// Bytes of the gRPC framing of a message.
 const GRPC_FRAMING: u64 = 5;
 
@@ -118,11 +121,11 @@ impl Exchange<'_> {
     /// is a stream for it.
     pub(super) async fn run(
         &self,
-        connection: SendRequest<Bytes>,
+        connection: &mut SendRequest<Bytes>,
         opened: impl FnOnce(),
     ) -> Result<Option<HeaderValue>, Trouble> {
         let Self { rpc, body } = self;
-        let mut connection = connection.ready().await?;
+        poll_fn(|cx| connection.poll_ready(cx)).await?;
         let (response, mut out) = connection.send_request(rpc.head.clone(), body.is_empty())?;
         opened();
         if rpc.ping_pong > 0 {
@@ -138,15 +141,27 @@ impl Exchange<'_> {
         sent?;
         let (backend, mut answer) = rpc.open(response)?;
         let mut expected = rpc.expected(body);
+        let mut kept = 0;
         while let Some(piece) = answer.data().await {
             let piece = piece?;
-            answer.flow_control().release_capacity(piece.len())?;
             expected.take(&piece)?;
+            kept += piece.len();
+            // What is kept is given back when the stream is dropped, without a lock of its own.
+            if kept > MOST_KEPT {
+                answer.flow_control().release_capacity(kept)?;
+                kept = 0;
+            }
+            // Nothing comes after the last piece: no need to ask for trailers.
+            if !rpc.grpc && answer.is_end_stream() {
+                break;
+            }
         }
         if !expected.is_complete() {
             return Err(mismatch("the answer is too short"));
         }
-        rpc.close(&mut answer).await?;
+        if rpc.grpc || !answer.is_end_stream() {
+            rpc.close(&mut answer).await?;
+        }
         Ok(backend)
     }
 

@@ -5,16 +5,18 @@
 //! logs, connections kept where the rival can keep them. Rivals that are not on this machine, or do not work on it, keep
 //! their place in the tables with the reason.
 //!
-//! - [`l4`]: balancing flows. - [`l7`]: balancing streams.
+//! - [`l4`]: balancing flows. - [`l7`]: balancing streams. - [`loadgen`]: the load generator itself, beside h2load.
 
 mod contest;
 mod h2load;
 mod l4;
 mod l7;
+mod loadgen;
 mod ways;
 
 pub(super) use l4::run as run_l4;
 pub(super) use l7::run as run_l7;
+pub(super) use loadgen::run as run_loadgen;
 
 use std::{fs, path::PathBuf};
 
