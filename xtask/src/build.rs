@@ -50,6 +50,23 @@ pub fn run(route: Route) -> Result<PathBuf> {
     Ok(binary)
 }
 
+/// Builds `bench-peer`, which only benchmarks need; returns the binary.
+pub fn bench_peer() -> Result<PathBuf> {
+    let mut build = Command::new(workspace::cargo());
+    build.current_dir(workspace::root()).args([
+        "build",
+        "--profile=peer",
+        "--quiet",
+        "--package=bench-peer",
+    ]);
+    shell::quietly("building bench-peer", &mut build)?;
+    let binary = workspace::target()?.join("peer/bench-peer");
+    if !binary.is_file() {
+        bail!("cargo built no {}", binary.display());
+    }
+    Ok(binary)
+}
+
 /// Builds the BPF objects, unless those that are there are up to date; gives the directory that they are in.
 pub fn bpf(route: Route) -> Result<PathBuf> {
     let directory = workspace::bpf_objects()?;

@@ -13,6 +13,7 @@
 mod context;
 mod datapath;
 pub mod facts;
+mod hol;
 mod host;
 pub mod number;
 mod peers;
@@ -63,6 +64,11 @@ static SCENARIOS: &[Scenario] = &[
         name: "datapath",
         about: "time of the XDP program per packet, by path, by size of the tables, with and without counting",
         run: datapath::run,
+    },
+    Scenario {
+        name: "hol",
+        about: "small requests beside a download: HTTP/1.1, HTTP/2 in pools, HTTP/3; over loss and round-trip time",
+        run: hol::run,
     },
     Scenario {
         name: "loadgen",

@@ -77,6 +77,7 @@ fn prepare() -> Result<()> {
     if std::env::var_os("EVENKEEL_BIN").is_none() {
         build::run(Route::Any)?;
     }
+    build::bench_peer()?;
     lab::clean(Leftovers::Abandoned)?;
     Ok(())
 }

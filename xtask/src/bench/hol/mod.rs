@@ -1,0 +1,128 @@
+//! Head-of-line blocking: what a download does to the small requests beside it, by how they travel, how long the way
+//! is, and how many packets it loses.
+//!
+//! ```text
+//!  client ── relay: 10, 50, 100 ms there and back; 0, 0.1, 1, 2, 5 % lost ── server
+//!     a download of 10 MB after the other + 100 requests of 1 KB a second, open loop
+//! ```
+//!
+//! evenkeel takes no part in it: this is what the choice of protocol and of pool size costs, whoever balances. Client
+//! and server are the same code for every protocol (`peer/`); the congestion control is cubic everywhere, pinned per
+//! route for TCP and set for QUIC. Each round-trip time has a lab of its own, and the three are visited side by side;
+//! in a round every way meets the same losses, packet by packet.
+
+mod claims;
+mod figures;
+mod stage;
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, anyhow};
+
+use super::{Context, Outcome};
+use crate::term::Progress;
+use stage::{Stage, Visit, Way};
+
+/// Milliseconds there and back.
+const RTTS: [u64; 3] = [10, 50, 100];
+/// Shares of packets lost, full and quick.
+const LOSSES: (&[f64], &[f64]) = (&[0.0, 0.001, 0.01, 0.02, 0.05], &[0.0, 0.01, 0.05]);
+const WAYS: (&[Way], &[Way]) = (
+    &[
+        Way::Http1,
+        Way::Http2(1),
+        Way::Http2(2),
+        Way::Http2(5),
+        Way::Http2(10),
+        Way::Http2(25),
+        Way::Http3,
+    ],
+    &[
+        Way::Http1,
+        Way::Http2(1),
+        Way::Http2(5),
+        Way::Http2(25),
+        Way::Http3,
+    ],
+);
+/// How long small requests begin in a visit, full and quick.
+const VISIT: (Duration, Duration) = (Duration::from_millis(4000), Duration::from_millis(1700));
+/// Rounds begin until so much time is spent, full and quick; the first one is always finished.
+const TIME: (Duration, Duration) = (Duration::from_secs(840), Duration::from_secs(1));
+
+/// All visits to one point.
+pub(super) struct Cell {
+    rtt: u64,
+    loss: f64,
+    way: Way,
+    visits: Vec<Visit>,
+}
+
+pub(super) fn run(context: &Context) -> Result<Outcome> {
+    let stages = RTTS
+        .iter()
+        .map(|rtt| Stage::set(*rtt))
+        .collect::<Result<Vec<_>>>()?;
+    let progress = Progress::start("a download beside small requests, losses and ways in turns");
+    let visited = thread::scope(|scope| {
+        let running: Vec<_> = stages
+            .iter()
+            .map(|stage| {
+                let noted = (stage.rtt == RTTS[0]).then_some(&progress);
+                scope.spawn(move || rounds(stage, context, noted))
+            })
+            .collect();
+        running
+            .into_iter()
+            .map(|thread| {
+                thread
+                    .join()
+                    .unwrap_or_else(|_| Err(anyhow!("a visitor panicked")))
+            })
+            .collect::<Result<Vec<_>>>()
+    })?;
+    progress.done();
+    let cells: Vec<Cell> = visited.into_iter().flatten().collect();
+    Ok(figures::outcome(&cells, context))
+}
+
+/// Visits every point of one stage, round after round.
+fn rounds(stage: &Stage, context: &Context, progress: Option<&Progress>) -> Result<Vec<Cell>> {
+    let losses = context.choose(LOSSES.0, LOSSES.1);
+    let ways = context.choose(WAYS.0, WAYS.1);
+    let mut cells: Vec<Cell> = losses
+        .iter()
+        .flat_map(|loss| ways.iter().map(|way| (*loss, *way)))
+        .map(|(loss, way)| Cell {
+            rtt: stage.rtt,
+            loss,
+            way,
+            visits: Vec::new(),
+        })
+        .collect();
+    let begun = Instant::now();
+    let count = cells.len();
+    // The first visit of all would pay for what has never been used before.
+    stage.visit(ways[0], 0.0, context.seed, Duration::from_millis(200))?;
+    for round in 0.. {
+        if round > 0 && begun.elapsed() > context.choose(TIME.0, TIME.1) {
+            break;
+        }
+        for turn in 0..count {
+            if let Some(progress) = progress {
+                progress.note(format!("round {}, {} of {count}", round + 1, turn + 1));
+            }
+            // Nobody always comes first, or always after the same one: 11 shares no divisor with 15 or 35.
+            let cell = &mut cells[(turn * 11 + round * 13) % count];
+            let seed = context.seed.wrapping_add(round as u64);
+            let visit = stage
+                .visit(cell.way, cell.loss, seed, context.choose(VISIT.0, VISIT.1))
+                .with_context(|| format!("{}, {} ms", cell.way.name(), cell.rtt))?;
+            cell.visits.push(visit);
+        }
+    }
+    Ok(cells)
+}
