@@ -2,9 +2,10 @@
 //!
 //! The rules of [`crate::abi`] hold: `#[repr(C)]`, no padding, sizes asserted, addresses and ports as in the packet.
 //!
-//! Who writes what: each direction of a flow has a [`Half`] that only packets of that direction change, and packets of
-//! one direction do not overtake each other on one hook. So plain additions do there. [`PeerStats`] is changed from
-//! everywhere, atomically.
+//! Who writes what: each direction of a flow has a [`Half`] that only packets of that direction change. Two processors
+//! may still have such packets in hand (a retransmission by another processor's timer, a flow that moves to another
+//! receive queue), so what is read of the payload is read by one at a time, see [`Half::busy`]. [`PeerStats`] is
+//! changed from everywhere, atomically.
 
 use crate::abi::{Address, Http2, ServiceKey, Tuple};
 
@@ -77,12 +78,14 @@ pub mod client {
     pub const DESTINATION: u8 = 2;
 }
 
-/// One direction of a flow. 96 bytes.
+/// One direction of a flow. 104 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Half {
     /// The walker's state.
     pub http2: Http2,
+    /// Non-zero while a processor reads a payload of this direction.
+    pub busy: u64,
     /// Packets.
     pub packets: u64,
     /// Bytes, from the IP header.
@@ -108,7 +111,7 @@ pub struct Half {
     pub reserved: [u8; 6],
 }
 
-/// Value of `W_FLOWS`, by [`canonical`] tuple. 224 bytes.
+/// Value of `W_FLOWS`, by [`canonical`] tuple. 240 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Watched {
@@ -142,8 +145,7 @@ impl Watched {
     }
 }
 
-/// Value of `W_STREAMS`: a stream that was opened and not yet answered. The table has no chains: a stream's slot is
-/// given by its flow's tag and its id, so that opening and ending one costs an array access and not a hash. 16 bytes.
+/// A stream that was opened and not yet answered. 16 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StreamSlot {
@@ -155,12 +157,27 @@ pub struct StreamSlot {
     pub id: u32,
 }
 
-/// The slot of stream `id` of the flow `tag`. Streams of one flow follow each other, so that only those that are
-/// [`MAX_STREAMS`] apart share a slot; flows start anywhere.
+/// Slots of a [`StreamBucket`].
+pub const WAYS: usize = 4;
+
+/// Value of `W_STREAMS`: streams in flight. The table has no chains: the bucket of a stream is given by its flow's tag
+/// and its id, so that opening and ending one costs an array access and not a hash. Streams of one flow are in buckets
+/// that follow each other; those of up to [`WAYS`] flows may meet in one. 64 bytes, a cache line.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StreamBucket {
+    /// The streams.
+    pub slots: [StreamSlot; WAYS],
+}
+
+/// Buckets of the table.
+pub const STREAM_BUCKETS: u32 = MAX_STREAMS / WAYS as u32;
+
+/// The bucket of stream `id` of the flow `tag`.
 #[inline(always)]
 #[must_use]
-pub const fn slot(tag: u32, id: u32) -> u32 {
-    tag.wrapping_add(id >> 1) & (MAX_STREAMS - 1)
+pub const fn stream_bucket(tag: u32, id: u32) -> u32 {
+    tag.wrapping_add(id >> 1) & (STREAM_BUCKETS - 1)
 }
 
 /// Linear steps in each octave: a bucket is at most 1/16 wide, relative to its value.
@@ -203,19 +220,17 @@ pub const fn bucket_start(index: u32) -> u64 {
     units << UNIT_BITS
 }
 
-/// Value of `W_STATS`, by peer index. 3,104 bytes.
+/// Value of `W_STATS`, by peer index. 3,096 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerStats {
     /// Streams opened at this peer since observation began.
     pub streams: u64,
-    /// Streams whose answer was complete, of those whose beginning was seen.
-    pub ended: u64,
-    /// Streams that either side gave up, likewise.
+    /// Streams that either side gave up, of those whose beginning was seen.
     pub reset: u64,
     /// Nanoseconds from the request's HEADERS to the answer's END_STREAM, in all.
     pub nanoseconds: u64,
-    /// Streams by latency, see [`bucket`].
+    /// Streams whose answer was complete, likewise, by latency: see [`bucket`].
     pub buckets: [u64; BUCKETS as usize],
 }
 
@@ -253,11 +268,13 @@ pub enum WatchEvent {
     Bound = 4,
     /// A segment out of step: what opened or ended in it is not timed.
     Untimed = 5,
+    /// A segment was not read, as another processor was busy with the same direction for too long.
+    Contended = 6,
 }
 
 impl WatchEvent {
     /// Number of entries.
-    pub const COUNT: u32 = 6;
+    pub const COUNT: u32 = 7;
     /// Names in order of the value.
     pub const NAMES: [&'static str; Self::COUNT as usize] = [
         "flows_full",
@@ -266,6 +283,7 @@ impl WatchEvent {
         "resync",
         "bound",
         "untimed",
+        "contended",
     ];
 }
 
@@ -273,10 +291,11 @@ impl WatchEvent {
 pub type PeerKey = ServiceKey;
 
 const _: () = {
-    assert!(size_of::<Half>() == 96);
-    assert!(size_of::<Watched>() == 224);
+    assert!(size_of::<Half>() == 104);
+    assert!(size_of::<Watched>() == 240);
     assert!(size_of::<StreamSlot>() == 16);
-    assert!(size_of::<PeerStats>() == 32 + 8 * BUCKETS as usize);
+    assert!(size_of::<StreamBucket>() == 64);
+    assert!(size_of::<PeerStats>() == 24 + 8 * BUCKETS as usize);
     assert!(size_of::<WatchSettings>() == 8);
     assert!(size_of::<PortSet>() == 8192);
 };
@@ -356,10 +375,10 @@ mod tests {
     }
 
     #[test]
-    fn streams_in_flight_together_do_not_share_slots() {
-        let slots: std::collections::HashSet<u32> = (0..MAX_STREAMS)
-            .map(|n| slot(0xdead_beef, 2 * n + 1))
+    fn streams_of_a_flow_are_spread_over_all_buckets() {
+        let buckets: std::collections::HashSet<u32> = (0..STREAM_BUCKETS)
+            .map(|n| stream_bucket(0xdead_beef, 2 * n + 1))
             .collect();
-        assert_eq!(slots.len(), MAX_STREAMS as usize);
+        assert_eq!(buckets.len(), STREAM_BUCKETS as usize);
     }
 }

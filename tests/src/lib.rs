@@ -10,6 +10,7 @@
 mod clients;
 mod counts;
 mod load;
+mod observe;
 mod peers;
 mod truth;
 
@@ -29,6 +30,7 @@ use xtask::{shell, workspace};
 pub use clients::{client_script, h2load, python, start_python};
 pub use counts::{Counts, Served, count};
 pub use load::{Load, Running};
+pub use observe::{Observer, PROXY_PORT};
 pub use peers::occurrences;
 pub use truth::Truth;
 

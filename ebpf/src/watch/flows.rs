@@ -16,6 +16,7 @@ use evenkeel_ebpf::watch::{
     Half, NO_PEER, PeerKey, WatchEvent, Watched, canonical, client, closed,
 };
 
+use crate::atomic::exchange;
 use crate::frames;
 use crate::maps::{W_DRAFT, W_FLOWS, W_PORTS, W_SETTINGS, event};
 use crate::skb::Skb;
@@ -220,8 +221,29 @@ fn payload(skb: &Skb, flow: &mut Watched, packet: &Packet, forward: bool) {
             .sequence
             .wrapping_add(u32::from(packet.flags & tcp::SYN != 0)),
     };
-    frames::read(skb, flow, segment, forward);
-    count(flow, packet, forward);
+    let busy = &raw mut sent(flow, forward).busy;
+    if take(busy) {
+        frames::read(skb, flow, segment, forward);
+        count(flow, packet, forward);
+        // SAFETY: an aligned word of a live map value.
+        unsafe { exchange(busy, 0) };
+    } else {
+        event(WatchEvent::Contended);
+    }
+}
+
+/// Takes a direction of a flow for this processor. The one that has it cannot be interrupted by us, and is done with a
+/// packet of the usual kind after as many tries.
+#[inline(always)]
+fn take(busy: *mut u64) -> bool {
+    const TRIES: u32 = 64;
+    for _ in 0..TRIES {
+        // SAFETY: an aligned word of a live map value.
+        if unsafe { exchange(busy, 1) } == 0 {
+            return true;
+        }
+    }
+    false
 }
 
 /// Adds the streams that the client opened to the peer's.

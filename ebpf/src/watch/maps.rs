@@ -5,7 +5,7 @@ use aya_ebpf::macros::btf_map;
 use evenkeel_ebpf::abi::Tuple;
 use evenkeel_ebpf::http2::Work;
 use evenkeel_ebpf::watch::{
-    MAX_FLOWS, MAX_PEERS, MAX_STREAMS, PeerKey, PeerStats, PortSet, StreamSlot, WatchEvent,
+    MAX_FLOWS, MAX_PEERS, PeerKey, PeerStats, PortSet, STREAM_BUCKETS, StreamBucket, WatchEvent,
     WatchSettings, Watched,
 };
 
@@ -23,9 +23,9 @@ pub static W_PORTS: Array<PortSet, 1> = Array::new();
 #[btf_map]
 pub static W_FLOWS: LruHashMap<Tuple, Watched, { MAX_FLOWS as usize }> = LruHashMap::new();
 
-/// Streams that wait for their answer; see `StreamSlot`.
+/// Streams that wait for their answer; see `StreamBucket`.
 #[btf_map]
-pub static W_STREAMS: Array<StreamSlot, { MAX_STREAMS as usize }> = Array::new();
+pub static W_STREAMS: Array<StreamBucket, { STREAM_BUCKETS as usize }> = Array::new();
 
 /// Server address -> index of its figures.
 #[btf_map]

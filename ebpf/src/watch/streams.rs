@@ -1,53 +1,66 @@
 //! Streams in flight, and the figures of peers.
 
-use core::arch::asm;
-
 use aya_ebpf::bindings::BPF_NOEXIST;
 use evenkeel_ebpf::watch::{
-    ABANDONED, MAX_PEERS, NO_PEER, PeerKey, PeerStats, StreamSlot, WatchEvent, bucket, slot,
+    ABANDONED, MAX_PEERS, NO_PEER, PeerKey, PeerStats, StreamSlot, WatchEvent, bucket,
+    stream_bucket,
 };
 
+use crate::atomic::{add, fetch_add};
 use crate::maps::{W_PEER_COUNT, W_PEERS, W_STATS, W_STREAMS, event};
 
 /// A stream of the flow `tag` was opened.
 #[inline(always)]
 pub fn begin(tag: u32, id: u32, now: u64) {
-    let Some(found) = W_STREAMS.get_ptr_mut(slot(tag, id)) else {
+    let Some(bucket) = W_STREAMS.get_ptr_mut(stream_bucket(tag, id)) else {
         return;
     };
-    // SAFETY: a live map value. Two flows may meet in a slot at the same time; each then finds a tag or an id that is
-    // not its own and leaves it, at the price of a latency.
-    unsafe {
-        if (*found).tag != 0 && now.wrapping_sub((*found).begun) < ABANDONED {
-            event(WatchEvent::StreamsFull);
+    let new = StreamSlot {
+        begun: now,
+        tag,
+        id,
+    };
+    // SAFETY: a live map value. Two flows may take a slot at the same time; each then finds a tag or an id that is not
+    // its own and leaves it, at the price of a latency.
+    let slots = unsafe { &mut (*bucket).slots };
+    for slot in slots.iter_mut() {
+        if slot.tag == 0 || now.wrapping_sub(slot.begun) > ABANDONED {
+            *slot = new;
+            return;
         }
-        (*found).begun = now;
-        (*found).tag = tag;
-        (*found).id = id;
     }
+    event(WatchEvent::StreamsFull);
+    slots[0] = new;
+}
+
+/// When a stream was opened, if that was seen; it is forgotten.
+#[inline(always)]
+fn take(tag: u32, id: u32) -> Option<u64> {
+    let bucket = W_STREAMS.get_ptr_mut(stream_bucket(tag, id))?;
+    // SAFETY: as in `begin`.
+    let slots = unsafe { &mut (*bucket).slots };
+    for slot in slots.iter_mut() {
+        if slot.tag == tag && slot.id == id {
+            slot.tag = 0;
+            return Some(slot.begun);
+        }
+    }
+    None
 }
 
 /// A stream ended `now`: was answered, or was given up. 1 if its beginning was seen.
 #[inline(always)]
 pub fn end(tag: u32, id: u32, peer: u32, now: u64, answered: bool) -> u32 {
-    let Some(found) = W_STREAMS.get_ptr_mut(slot(tag, id)) else {
+    let Some(begun) = take(tag, id) else {
         return 0;
     };
-    // SAFETY: as in `begin`.
-    let old: StreamSlot = unsafe { *found };
-    if old.tag != tag || old.id != id {
-        return 0;
-    }
-    // SAFETY: as in `begin`.
-    unsafe { (*found).tag = 0 };
     let Some(stats) = stats(peer) else {
         return 1;
     };
     // SAFETY: a live map value; all changes are atomic.
     unsafe {
         if answered {
-            let nanoseconds = now.saturating_sub(old.begun);
-            add(&raw mut (*stats).ended, 1);
+            let nanoseconds = now.saturating_sub(begun);
             add(&raw mut (*stats).nanoseconds, nanoseconds);
             if let Some(bucket) = (*stats).buckets.get_mut(bucket(nanoseconds) as usize) {
                 add(bucket, 1);
@@ -99,38 +112,4 @@ pub fn peer(server: &PeerKey) -> u32 {
     }
     // SAFETY: as above.
     unsafe { W_PEERS.get(server) }.map_or(NO_PEER, |index| *index)
-}
-
-/// Adds to a word that others add to, too.
-///
-/// # Safety
-/// `word` must be an aligned word of a live map value.
-#[inline(always)]
-unsafe fn add(word: *mut u64, value: u64) {
-    // SAFETY: as the caller promises; the instruction touches nothing else.
-    unsafe {
-        asm!(
-            "lock *(u64 *)({word} + 0) += {value}",
-            word = in(reg) word,
-            value = in(reg) value,
-        );
-    }
-}
-
-/// Adds and returns what was there before (Linux 5.12).
-///
-/// # Safety
-/// As [`add`].
-#[inline(always)]
-unsafe fn fetch_add(word: *mut u64, value: u64) -> u64 {
-    let mut value = value;
-    // SAFETY: as the caller promises; the instruction touches nothing else.
-    unsafe {
-        asm!(
-            "{value} = atomic_fetch_add((u64 *)({word} + 0), {value})",
-            word = in(reg) word,
-            value = inout(reg) value,
-        );
-    }
-    value
 }

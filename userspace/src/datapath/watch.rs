@@ -268,7 +268,6 @@ fn remove_leftovers(interface: &str) -> Result<bool, DatapathError> {
 fn peer_reading(server: SocketAddr, stats: &PeerStats) -> PeerReading {
     let PeerStats {
         streams,
-        ended: _,
         reset,
         nanoseconds,
         buckets,

@@ -12,6 +12,7 @@
 //! Ids tell how many streams a connection opened since it was born; rates, shares and the verdict are about the time
 //! of observation only. Streams from before are shown beside.
 
+mod group;
 mod histogram;
 mod local;
 mod reading;

@@ -6,5 +6,6 @@
 mod answers;
 mod attach;
 mod lab;
+mod observe;
 mod refusal;
 mod restart;

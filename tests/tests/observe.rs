@@ -1,0 +1,282 @@
+//! `evenkeel observe` on hosts where evenkeel balances nothing: what it says is what the backends counted.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use evenkeel_tests::{Observer, PORT, PROXY_PORT, Process, Setup, Stage};
+use serde_json::Value;
+use xtask::{shell, workspace};
+
+/// A lab with so many echo backends, and no daemon.
+fn stage(backends: usize) -> Result<(Stage, Vec<Process>)> {
+    let mut setup = Setup::backends(backends);
+    setup.spec.gateway = true;
+    let stage = setup.without_backends()?;
+    let echoes = (0..backends)
+        .map(|index| stage.echo(index, &[]))
+        .collect::<Result<_>>()?;
+    Ok((stage, echoes))
+}
+
+/// Streams by backend's address, as the backends themselves counted them; ends them.
+fn served(stage: &Stage, echoes: Vec<Process>) -> Result<BTreeMap<String, u64>> {
+    let mut served = BTreeMap::new();
+    for (index, mut echo) in echoes.into_iter().enumerate() {
+        echo.stop()?;
+        let stats: Value = serde_json::from_str(&echo.output()?)?;
+        let address = stage.lab.backend_address(index, PORT)?.to_string();
+        served.insert(address, stats["streams"].as_u64().context("streams")?);
+    }
+    Ok(served)
+}
+
+/// The report's group for a port.
+fn group(report: &Value, port: u16) -> Result<Value> {
+    let groups = report["groups"].as_array().context("groups")?;
+    let found = groups.iter().find(|group| group["port"] == port);
+    found
+        .cloned()
+        .with_context(|| format!("no group for port {port}: {report}"))
+}
+
+/// A figure of every peer of a group.
+fn by_peer(group: &Value, figure: &str) -> BTreeMap<String, u64> {
+    let peers = group["peers"].as_array().into_iter().flatten();
+    peers
+        .map(|peer| {
+            let address = peer["address"].as_str().unwrap_or_default();
+            (address.to_owned(), peer[figure].as_u64().unwrap_or(0))
+        })
+        .collect()
+}
+
+fn within_one_percent(seen: f64, truth: f64) -> bool {
+    (seen - truth).abs() <= 0.01 * truth
+}
+
+/// `h2load` at HAProxy.
+fn h2load(stage: &Stage, connections: u32, requests: u32) -> Result<()> {
+    let mut h2load = stage.client("h2load");
+    h2load.args(["-m", "10", "-c", &connections.to_string()]);
+    h2load.args(["-n", &requests.to_string()]);
+    let url = format!("http://{}/", stage.lab.service(PROXY_PORT));
+    let printed = shell::capture(h2load.arg(url))?;
+    ensure!(
+        printed.contains(&format!(" {requests} succeeded")),
+        "{printed}"
+    );
+    Ok(())
+}
+
+#[test]
+fn haproxys_skew_is_what_its_backends_counted() -> Result<()> {
+    let (stage, echoes) = stage(4)?;
+    let _haproxy = stage.haproxy()?;
+    let interfaces = ["client", "b1", "b2", "b3", "b4"];
+    let observer = Observer::start(&stage, stage.lab.balancer(), &interfaces)?;
+    // Six connections on four backends: two of them get twice as much.
+    h2load(&stage, 6, 60_000)?;
+    let report = observer.finish()?;
+    let truth = served(&stage, echoes)?;
+
+    let out = group(&report, PORT)?;
+    ensure!(out["relation"] == "outgoing", "{out}");
+    let seen = by_peer(&out, "streams");
+    for (address, streams) in &truth {
+        ensure!(
+            within_one_percent(seen[address] as f64, *streams as f64),
+            "{seen:?} where the backends served {truth:?}"
+        );
+    }
+    let most = truth.values().max().context("backends")?;
+    let hot = (most * 4) as f64 / truth.values().sum::<u64>() as f64;
+    let (seen_hot, bound) = (&out["hot_factor"], &out["l4_lower_bound"]);
+    ensure!(
+        seen_hot
+            .as_f64()
+            .is_some_and(|it| within_one_percent(it, hot)),
+        "{seen_hot}, by the backends' counts {hot}"
+    );
+    // Six equal connections on four peers: some peer has two.
+    ensure!(
+        bound
+            .as_f64()
+            .is_some_and(|it| within_one_percent(it, 8.0 / 6.0)),
+        "{bound}"
+    );
+    ensure!(
+        out["connections"] == 6 && out["top"][5]["streams"] == 10_000,
+        "{out}"
+    );
+    let timed: u64 = by_latency(&out)?;
+    ensure!(
+        timed == 60_000,
+        "{timed} of 60,000 streams were timed: {report}"
+    );
+
+    let incoming = group(&report, PROXY_PORT)?;
+    ensure!(
+        incoming["relation"] == "incoming" && incoming["streams"] == 60_000,
+        "{incoming}"
+    );
+    ensure!(
+        by_peer(&out, "in_flight").values().all(|n| *n == 0),
+        "{out}"
+    );
+    let verdict = out["verdict"].as_str().unwrap_or_default();
+    ensure!(
+        verdict.contains("no L4 policy can get below hot factor 1.33"),
+        "{verdict}"
+    );
+    Ok(())
+}
+
+/// Streams of a group that were timed.
+fn by_latency(group: &Value) -> Result<u64> {
+    let mut timed = 0;
+    for peer in group["peers"].as_array().context("peers")? {
+        let latency = &peer["latency"];
+        timed += latency["count"].as_u64().context("count")?;
+        let (p50, p99) = (&latency["p50_us"], &latency["p99_us"]);
+        ensure!(
+            p50.as_f64() > Some(0.0) && p99.as_f64() >= p50.as_f64(),
+            "{latency}"
+        );
+    }
+    Ok(timed)
+}
+
+#[test]
+fn what_was_opened_before_is_known_and_the_client_is_told_from_the_frames() -> Result<()> {
+    let (stage, echoes) = stage(2)?;
+    let _haproxy = stage.haproxy()?;
+    let url = format!("http://{}/", stage.lab.service(PROXY_PORT));
+    let load = ["-c", "2", "-m", "4", "--rate", "2000", "--duration", "60s"];
+    let mut load = stage.start_load_at("late", &url, &load)?;
+    load.wait_for(2000)?;
+    // No port is given: nothing but the frames tells who the client is.
+    let observer = Observer::start(&stage, stage.lab.balancer(), &["b1", "b2"])?;
+    load.wait_for(6000)?;
+    let answered = load.finish()?.all_ok()?.ok;
+    let report = observer.finish()?;
+    let truth = served(&stage, echoes)?;
+    let out = group(&report, PORT)?;
+    let (seen, before) = (by_peer(&out, "streams"), top_before(&out));
+    let total: BTreeMap<String, u64> = seen
+        .iter()
+        .map(|(address, streams)| (address.clone(), streams + before[address]))
+        .collect();
+    ensure!(
+        total == truth,
+        "{seen:?} and before {before:?} where {truth:?} were served"
+    );
+    ensure!(
+        total.values().sum::<u64>() == answered,
+        "{total:?} of {answered}"
+    );
+    ensure!(before.values().all(|n| *n > 500) && seen.values().all(|n| *n > 500));
+    ensure!(by_latency(&out)? > 1000, "{out}");
+    Ok(())
+}
+
+/// Streams from before, by peer; connections that have ended count, too.
+fn top_before(group: &Value) -> BTreeMap<String, u64> {
+    let mut before = BTreeMap::new();
+    for connection in group["top"].as_array().into_iter().flatten() {
+        let peer = connection["server"].as_str().unwrap_or_default();
+        *before.entry(peer.to_owned()).or_default() += connection["before"].as_u64().unwrap_or(0);
+    }
+    before
+}
+
+#[test]
+fn clients_and_servers_see_the_same_streams_as_the_gateway_between_them() -> Result<()> {
+    let (stage, echoes) = stage(1)?;
+    let port = PORT.to_string();
+    let client = Observer::start(&stage, stage.lab.client(), &["eth0", "--port", &port])?;
+    let gateway = Observer::start(&stage, stage.lab.balancer(), &["client", "b1"])?;
+    let server = stage.lab.backends().first().context("backend")?;
+    let server = Observer::start(&stage, server, &["eth0"])?;
+    let target = format!("http://{}/", stage.lab.backend_address(0, PORT)?);
+    let mut h2load = stage.client("h2load");
+    shell::capture(h2load.args(["-c", "3", "-m", "5", "-n", "3000", &target]))?;
+    for (observer, relation) in [
+        (client, "outgoing"),
+        (gateway, "through"),
+        (server, "incoming"),
+    ] {
+        let report = observer.finish()?;
+        let group = group(&report, PORT)?;
+        ensure!(
+            group["relation"] == relation && group["streams"] == 3000 && group["connections"] == 3,
+            "{relation}: {group}"
+        );
+    }
+    ensure!(served(&stage, echoes)?.values().sum::<u64>() == 3000);
+    Ok(())
+}
+
+#[test]
+fn http1_counts_no_streams_and_other_ports_are_not_looked_at() -> Result<()> {
+    let (stage, _echoes) = stage(1)?;
+    let all = Observer::start(&stage, stage.lab.balancer(), &["b1"])?;
+    let elsewhere = Observer::start(&stage, stage.lab.balancer(), &["b1", "--port", "1"])?;
+    let target = format!("http://{}/", stage.lab.backend_address(0, PORT)?);
+    let mut load = stage.client(workspace::evenkeel()?);
+    load.args([
+        "--json", "load", &target, "--http1", "-c", "4", "-n", "1000",
+    ]);
+    shell::capture(&mut load)?;
+    let report = all.finish()?;
+    ensure!(
+        report["groups"] == Value::Array(Vec::new()) && report["other"]["other"] == 4,
+        "{report}"
+    );
+    let report = elsewhere.finish()?;
+    ensure!(
+        report["other"]["other"] == 0
+            && report["verdict"] == "No RPC was seen: no TCP connection was.",
+        "{report}"
+    );
+    Ok(())
+}
+
+#[test]
+fn tls_is_opaque_and_said_to_be() -> Result<()> {
+    let (stage, _) = stage(1)?;
+    let [key, certificate] = stage.certificate()?;
+    let backend = stage.lab.backends().first().context("backend")?;
+    let mut server = backend.command("nghttpd");
+    server.args(["4433", &key, &certificate]);
+    let mut server = Process::start(&stage.lab, "nghttpd", &mut server)?;
+    let sockets = format!("/proc/{}/net/tcp", server.id());
+    server.wait_until("it listened", || {
+        std::fs::read_to_string(&sockets).is_ok_and(|sockets| sockets.contains(":1151 "))
+    })?;
+    let observer = Observer::start(&stage, stage.lab.balancer(), &["b1"])?;
+    let target = format!("https://{}/", stage.lab.backend_address(0, 4433)?);
+    let mut h2load = stage.client("h2load");
+    shell::capture(h2load.args(["-c", "3", "-n", "300", &target]))?;
+    let report = observer.finish()?;
+    ensure!(
+        report["other"]["tls"] == 3 && report["groups"] == Value::Array(Vec::new()),
+        "{report}"
+    );
+    let verdict = report["verdict"].as_str().unwrap_or_default();
+    ensure!(verdict.contains("3 with TLS, which is opaque"), "{verdict}");
+    Ok(())
+}
+
+#[test]
+fn the_end_that_was_asked_for_prints_the_verdict() -> Result<()> {
+    let (stage, _) = stage(1)?;
+    let mut observe = stage.lab.balancer().command(workspace::evenkeel()?);
+    observe.args(["observe", "b1", "--for", "1s", "--watch"]);
+    let printed = shell::capture(&mut observe)?;
+    ensure!(
+        printed.ends_with("No RPC was seen: no TCP connection was.")
+            || printed.contains("No RPC was seen"),
+        "{printed}"
+    );
+    Ok(())
+}
