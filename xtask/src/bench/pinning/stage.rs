@@ -77,6 +77,8 @@ impl Stage {
             gateway: true,
             ..Spec::default()
         })?;
+        // A thousand clients with pools leave more ports in TIME-WAIT than the usual range spares.
+        lab.client().sysctl("ipv4/ip_local_port_range", "1024 65535")?;
         let backends = backends(&lab)?;
         let addresses: Vec<_> = (0..BACKENDS)
             .map(|index| lab.backend_address(index, port::MAGLEV))
