@@ -106,12 +106,12 @@ fn units(point: &Point, visit: &Visit) -> Vec<u64> {
         return visit
             .per_connection
             .iter()
-            .map(|connection| connection.streams)
+            .map(|connection| connection.ok)
             .collect();
     }
     let mut clients: BTreeMap<usize, u64> = BTreeMap::new();
     for connection in &visit.per_connection {
-        *clients.entry(connection.client).or_default() += connection.streams;
+        *clients.entry(connection.client).or_default() += connection.ok;
     }
     clients.into_values().collect()
 }

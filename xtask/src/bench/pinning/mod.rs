@@ -31,9 +31,9 @@ use stage::{Stage, Visit};
 use ways::Point;
 
 /// Requests of a visit, full and quick.
-const REQUESTS: (u32, u32) = (3000, 1200);
+const REQUESTS: (u32, u32) = (2000, 900);
 /// Rounds begin until so much time is spent, full and quick; the first one is always finished.
-const TIME: (Duration, Duration) = (Duration::from_secs(630), Duration::from_secs(42));
+const TIME: (Duration, Duration) = (Duration::from_secs(630), Duration::from_secs(40));
 /// More rounds than this tell nothing new.
 const MOST_ROUNDS: usize = 9;
 

@@ -5,7 +5,7 @@
 //! second, two fifths of what they can do: balanced, nobody waits long; a backend that is 2.5 times as busy as the mean
 //! is asked for more than it can answer. The times are waited and not computed, and cost the host next to nothing.
 
-use std::{collections::BTreeMap, fmt::Write as _, fs, process::Command};
+use std::{collections::BTreeMap, fmt::Write as _, fs, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
@@ -25,6 +25,12 @@ const AT_ONCE: &str = "6";
 const SERVICE: &str = "exponential:4ms";
 /// Requests per second over all clients.
 const RATE: u32 = 6000;
+
+/// Requests that start in this time at first are left out of all figures, and most connections are made in it: so much
+/// for each client's connection, and at most so much in all.
+const WARM_UP: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(1200));
+/// Even one connection has to be made.
+const LEAST_WARM_UP: Duration = Duration::from_millis(100);
 
 /// The lab, and what runs in it. Fields are dropped in order: programs before the lab.
 pub(super) struct Stage {
@@ -52,7 +58,8 @@ pub(super) struct Visit {
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Connection {
     pub(super) client: usize,
-    pub(super) streams: u64,
+    /// Its good answers, without those of the warm-up: as many streams, as none failed.
+    pub(super) ok: u64,
 }
 
 /// Microseconds.
@@ -78,7 +85,8 @@ impl Stage {
             ..Spec::default()
         })?;
         // A thousand clients with pools leave more ports in TIME-WAIT than the usual range spares.
-        lab.client().sysctl("ipv4/ip_local_port_range", "1024 65535")?;
+        lab.client()
+            .sysctl("ipv4/ip_local_port_range", "1024 65535")?;
         let backends = backends(&lab)?;
         let addresses: Vec<_> = (0..BACKENDS)
             .map(|index| lab.backend_address(index, port::MAGLEV))
@@ -134,6 +142,12 @@ impl Stage {
         Ok(visit)
     }
 
+    /// Requests of one client in flight: so many that the backends are what holds a request back, and not so many that
+    /// keeping them ready (`evenkeel load` has a task for each) costs the host more than sending them.
+    fn at_once(&self, point: &Point) -> u32 {
+        (self.requests * 8 / point.clients.max(1)).clamp(50, self.requests.max(50))
+    }
+
     fn load(&self, point: &Point, seed: u64) -> Result<Command> {
         let mut load = self.lab.client().command(workspace::evenkeel()?);
         load.args(["--json", "load", "--progress", "none"]);
@@ -153,13 +167,18 @@ impl Stage {
         load.args(["--balance", point.way.balance])
             .args(["--weights", point.weights.name()])
             .args(["-c", &point.clients.to_string()])
-            // Never what holds a request back: the backends are.
-            .args(["-m", &self.requests.to_string()])
+            .args(["-m", &self.at_once(point).to_string()])
             .args(["-n", &self.requests.to_string()])
             .args(["--schedule", &format!("const:{RATE}")])
+            .args(["--warm-up", &format!("{}ms", warm_up(point).as_millis())])
             .args(["--seed", &seed.to_string()]);
         Ok(load)
     }
+}
+
+fn warm_up(point: &Point) -> Duration {
+    let (each, most) = WARM_UP;
+    (LEAST_WARM_UP + each * point.clients * point.way.connections).min(most)
 }
 
 fn backends(lab: &Lab) -> Result<Vec<Process>> {

@@ -1,5 +1,6 @@
 //! The ways of balancing that are compared, and how each places connections on backends.
 
+use super::stage::BACKENDS;
 use crate::bench::number::number;
 
 /// Where the services of the stage listen.
@@ -46,8 +47,10 @@ pub(super) struct Way {
     /// `--balance` of `evenkeel load`.
     pub(super) balance: &'static str,
     pub(super) placement: Placement,
-    /// Compared by who balances; the others by the size of their pool.
+    /// Compared by the size of the pool; the others by who balances.
     pub(super) pool: bool,
+    /// Connections of one client.
+    pub(super) connections: u32,
 }
 
 const fn way(
@@ -62,12 +65,14 @@ const fn way(
         balance,
         placement,
         pool: false,
+        connections: 1,
     }
 }
 
-const fn pool(name: &'static str, balance: &'static str) -> Way {
+const fn pool(name: &'static str, balance: &'static str, connections: u32) -> Way {
     Way {
         pool: true,
+        connections,
         ..way(
             name,
             Target::Service(port::MAGLEV),
@@ -126,16 +131,19 @@ pub(super) static WAYS: [Way; 12] = [
         "pick_first:shuffle",
         Placement::AtRandom,
     ),
-    way(
-        "client round_robin",
-        Target::Backends,
-        "round_robin",
-        Placement::InTurn,
-    ),
-    pool("pool of 2 over L4", "pool:2"),
-    pool("pool of 4 over L4", "pool:4"),
-    pool("pool of 8 over L4", "pool:8"),
-    pool("pool of 16 over L4", "pool:16"),
+    Way {
+        connections: BACKENDS as u32,
+        ..way(
+            "client round_robin",
+            Target::Backends,
+            "round_robin",
+            Placement::InTurn,
+        )
+    },
+    pool("pool of 2 over L4", "pool:2", 2),
+    pool("pool of 4 over L4", "pool:4", 4),
+    pool("pool of 8 over L4", "pool:8", 8),
+    pool("pool of 16 over L4", "pool:16", 16),
 ];
 
 /// How many streams each client has.
