@@ -93,6 +93,7 @@ mod program {
 
     /// The whole path; after XDP, what XDP could not finish.
     #[classifier]
+    #[inline(always)]
     pub fn ek_ingress(context: TcContext) -> i32 {
         let frame = TcFrame(context);
         if frame.is_tagged() {

@@ -46,10 +46,13 @@ const MAX_OFFSET: u32 = 0xffff;
 /// `N` bytes at `offset` of the linear part of a packet.
 #[inline(always)]
 pub fn load<const N: usize>(data: usize, end: usize, offset: u32) -> Option<[u8; N]> {
-    if offset > MAX_OFFSET - N as u32 {
+    // In one register from the comparison to the sum: older verifiers (6.1) forget the bounds of a value that is
+    // reloaded from the stack in between.
+    let offset = opaque(offset as usize);
+    if offset > MAX_OFFSET as usize - N {
         return None;
     }
-    let from = data + offset as usize;
+    let from = data + offset;
     // `from + 1 > end` would become `from >= end`, from which the verifier learns nothing.
     let behind = if N == 1 { opaque(from + N) } else { from + N };
     if behind > end {
