@@ -210,6 +210,13 @@ fn plots() -> Vec<Plot> {
             }],
         ),
         plot(
+            "lines-large",
+            PlotKind::Lines,
+            axis("flows", true, &[]),
+            axis("packets per second", false, &[]),
+            vec![series("at the edges", &[(1.0, 3e6), (1e5, 2.5e7)])],
+        ),
+        plot(
             "cdf",
             PlotKind::Cdf,
             axis("latency (us)", true, &[]),

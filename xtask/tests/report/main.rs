@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use xtask::bench::report::page;
 
 /// Plots of the fixture, once in each frame.
-const PLOTS: usize = 2 * 6;
+const PLOTS: usize = 2 * 7;
 
 fn looks_right(dark: bool) -> Result<()> {
     let found = browser::look("right", &page(&fixture::results()), dark)?;

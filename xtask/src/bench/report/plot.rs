@@ -167,8 +167,10 @@ impl<'a> Canvas<'a> {
                 }
                 @for (value, label) in self.x.ticks() {
                     @if let Some(x) = self.across(value) {
+                        // Half of a label reaches beyond its tick; at the edge of the drawing there may be no room.
+                        @let least = WIDTH - label.chars().count() as f64 * LETTER / 2.0;
                         line class="grid" x1=(short(x)) x2=(short(x)) y1=(TOP) y2=(bottom) {}
-                        text class="tick" x=(short(x)) y=(bottom + 18.0) text-anchor="middle" { (label) }
+                        text class="tick" x=(short(x.min(least))) y=(bottom + 18.0) text-anchor="middle" { (label) }
                     }
                 }
                 @for (index, name) in plot.x.categories.iter().enumerate() {

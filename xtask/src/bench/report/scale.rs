@@ -5,6 +5,9 @@ use crate::bench::{number::number, result::Axis};
 /// Steps of a linear axis aimed for.
 const STEPS: f64 = 5.0;
 
+/// From here on figures are written in millions, which leaves room beside an axis.
+const MILLION: f64 = 1e6;
+
 /// An axis of a plot.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Scale {
@@ -76,7 +79,10 @@ impl Scale {
                 let count = ((high - low) / step).round() as usize;
                 (0..=count)
                     .map(|index| low + step * index as f64)
-                    .map(|value| (value, number(value, digits)))
+                    .map(|value| match high.abs().max(low.abs()) >= MILLION {
+                        true => (value, brief(value)),
+                        false => (value, number(value, digits)),
+                    })
                     .collect()
             }
             Self::Logarithmic { low, high } => {
@@ -104,10 +110,13 @@ impl Scale {
     }
 }
 
-/// Three digits that count: `12,300`, `1.25`, `0.004`.
+/// Three digits that count: `12,300`, `1.25`, `0.004`, and from a million on `1.25 M`.
 pub(super) fn brief(value: f64) -> String {
     if value == 0.0 || !value.is_finite() {
         return number(value, 0);
+    }
+    if value.abs() >= MILLION {
+        return format!("{} M", brief(value / MILLION));
     }
     let exponent = value.abs().log10().floor();
     let digits = (2.0 - exponent).clamp(0.0, 9.0) as usize;
@@ -214,8 +223,8 @@ mod tests {
     #[test]
     fn three_digits_count() {
         assert_eq!(
-            [0.0, 12_345.6, 1.2501, 0.004, 10.0].map(brief),
-            ["0", "12,346", "1.25", "0.004", "10"]
+            [0.0, 12_345.6, 1.2501, 0.004, 10.0, 2.5e6].map(brief),
+            ["0", "12,346", "1.25", "0.004", "10", "2.5 M"]
         );
     }
 }
