@@ -1,6 +1,6 @@
 //! Rivals in turns, so that whatever else happens on the machine happens to all.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use super::super::{
     Context,
@@ -8,6 +8,9 @@ use super::super::{
 };
 use super::failure;
 use crate::term::Progress;
+
+/// What the labels of evenkeel begin with.
+pub(super) const OURS: &str = "evenkeel";
 
 /// Somebody who takes part, and the figures of every round.
 pub(super) struct Contestant<R> {
@@ -25,6 +28,14 @@ impl<R> Contestant<R> {
             label,
             rival,
             rounds: Vec::new(),
+        }
+    }
+
+    /// Fails where evenkeel itself does not work: a rival may be missing, what is measured may not.
+    pub(super) fn demand(&self) -> Result<()> {
+        match &self.rival {
+            Err(what) if self.label.starts_with(OURS) => bail!("{}: {what}", self.label),
+            _ => Ok(()),
         }
     }
 
@@ -81,13 +92,14 @@ impl<R> Contestant<R> {
 }
 
 /// `rounds` visits to everybody, who begins being another one each round. `visit` gives the figures of one visit; whom
-/// it fails for is out, with the reason.
+/// it fails for is out, with the reason; evenkeel may not fail.
 pub(super) fn contest<R>(
     contestants: &mut [Contestant<R>],
     rounds: usize,
     what: &str,
     mut visit: impl FnMut(&mut R) -> Result<Vec<f64>>,
-) {
+) -> Result<()> {
+    contestants.iter().try_for_each(Contestant::demand)?;
     let progress = Progress::start(&format!("{what}, in turns"));
     let count = contestants.len().max(1);
     for round in 0..rounds {
@@ -108,11 +120,13 @@ pub(super) fn contest<R>(
                 Err(error) => {
                     contestant.rival = Err(failure(&error));
                     contestant.rounds.clear();
+                    contestant.demand()?;
                 }
             }
         }
     }
     progress.done();
+    Ok(())
 }
 
 /// Rounds of a run of this kind: enough for an interval in a full run.
@@ -124,17 +138,19 @@ pub(super) fn rounds(context: &Context) -> usize {
 mod tests {
     use super::*;
 
+    fn visit(rival: &mut f64) -> Result<Vec<f64>> {
+        anyhow::ensure!(*rival > 0.0, "nothing came");
+        Ok(vec![*rival, 2.0])
+    }
+
     #[test]
-    fn whoever_fails_is_out_with_the_reason_and_the_others_go_on() {
+    fn whoever_fails_is_out_with_the_reason_and_the_others_go_on() -> Result<()> {
         let mut contestants = [
             Contestant::new("a", Ok(1.0)),
             Contestant::new("b", Ok(0.0)),
             Contestant::new("c", Err("no c here".to_owned())),
         ];
-        contest(&mut contestants, 3, "a test", |rival: &mut f64| {
-            anyhow::ensure!(*rival > 0.0, "nothing came");
-            Ok(vec![*rival, 2.0])
-        });
+        contest(&mut contestants, 3, "a test", visit)?;
         assert_eq!(contestants[0].samples(1), [2.0, 2.0, 2.0]);
         let what = |index: usize| match contestants[index].cell(0) {
             Cell::Missing { what } => what,
@@ -144,5 +160,18 @@ mod tests {
         assert_eq!(what(2), "no c here");
         assert!(!contestants[0].claim(&contestants[1], 0, "time", 1.0).holds);
         assert!(contestants[0].claim(&contestants[0], 0, "time", 1.0).holds);
+        Ok(())
+    }
+
+    #[test]
+    fn a_contest_without_evenkeel_is_none() {
+        for ours in [Ok(0.0), Err("it does not load".to_owned())] {
+            let mut contestants = [
+                Contestant::new("a", Ok(1.0)),
+                Contestant::new("evenkeel, TC", ours),
+            ];
+            let failed = contest(&mut contestants, 3, "a test", visit);
+            assert!(failed.unwrap_err().to_string().contains("evenkeel, TC"));
+        }
     }
 }

@@ -18,7 +18,7 @@ use super::super::{
     result::{Axis, Claim, Column, Measured, Plot, PlotKind, Point, Row, Series, Table},
 };
 use super::{
-    contest::{Contestant, contest, rounds},
+    contest::{Contestant, OURS, contest, rounds},
     failure,
     h2load::Load,
     ways::{FLOWTABLE, Kind, NFTABLES, Way},
@@ -129,7 +129,7 @@ pub(in super::super) fn run(context: &Context) -> Result<Outcome> {
         rounds(context),
         "h2load by every way",
         |way| plan.visit(way),
-    );
+    )?;
     fs::remove_file(&plan.log).ok();
     let (first, second) = contestants.split_at(GROUPS[0].ways.len());
     Ok(outcome(&plan, [first, second]))
@@ -151,7 +151,7 @@ fn outcome(plan: &Plan, groups: [&[Contestant<Way>]; 2]) -> Outcome {
         let [nftables, ours @ ..] = contestants else {
             continue;
         };
-        let ours = ours.iter().filter(|it| it.label.starts_with("evenkeel"));
+        let ours = ours.iter().filter(|it| it.label.starts_with(OURS));
         outcome.claims.extend(ours.map(|mine| {
             let Claim { text, seen, holds } =
                 mine.claim(nftables, CPU, "CPU of the host per request", GOAL);

@@ -97,7 +97,7 @@ pub(in super::super) fn run(context: &Context) -> Result<Outcome> {
         rounds(context),
         "h2load -c 10 -m 10 through every proxy",
         |proxy| visit(&lab, proxy, requests, &log),
-    );
+    )?;
     fs::remove_file(&log).ok();
     Ok(outcome(&contestants, requests))
 }

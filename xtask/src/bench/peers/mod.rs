@@ -49,7 +49,7 @@ fn failure(error: &anyhow::Error) -> String {
     let said = format!("{error:#}");
     let cause = said.lines().find(|line| {
         let line = line.to_lowercase();
-        ["error:", "[alert]", "[emerg]", "fatal"]
+        ["error", "[alert]", "[emerg]", "fatal"]
             .iter()
             .any(|mark| line.contains(mark))
     });
