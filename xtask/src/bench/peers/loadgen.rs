@@ -76,7 +76,7 @@ pub(in crate::bench) fn run(context: &Context) -> Result<Outcome> {
         let (load, url) = (race.load, race.url.clone());
         contest(&mut race.clients, rounds, race.label, |client| {
             Ok(vec![client.rate(&lab, load, &url)?])
-        });
+        })?;
     }
     let mut known = known();
     for backend in &mut known {
@@ -88,7 +88,7 @@ pub(in crate::bench) fn run(context: &Context) -> Result<Outcome> {
         );
         contest(&mut backend.clients, rounds, &label, |client| {
             client.latency(&lab, context, requests, &url)
-        });
+        })?;
     }
     Ok(outcome(&races, &known))
 }
@@ -362,7 +362,8 @@ mod tests {
         let mut figures = figures.iter();
         contest(&mut contestants, figures.len(), "a test", |_| {
             Ok(vec![*figures.next().context("one for each round")?])
-        });
+        })
+        .unwrap();
         let [contestant] = contestants;
         contestant
     }
