@@ -370,7 +370,7 @@ mod tests {
 
     #[test]
     fn throughput_agrees_when_it_is_neither_much_less_nor_much_more() {
-        for (ours, agrees) in [(95.0, true), (94.0, false), (105.0, true), (106.0, false)] {
+        for (ours, agrees) in [(95.1, true), (94.9, false), (104.9, true), (105.1, false)] {
             let race = Race {
                 label: "server",
                 url: String::new(),
