@@ -168,23 +168,7 @@ fn figure(scenario: &str, found: &Plot) -> Markup {
     html! {
         figure id=(id) {
             figcaption { (found.title) }
-            ul class="legend" aria-hidden="true" {
-                @for (index, series) in found.series.iter().enumerate() {
-                    li {
-                        svg class={ "key " (plot::class(index)) } viewBox="0 0 28 12" {
-                            @match found.kind {
-                                PlotKind::Bars => rect class="bar" x="8" y="0" width="12" height="12" {},
-                                PlotKind::Lines => {
-                                    path class="line" d="M1 6H27" {}
-                                    path class="mark" d=(plot::marker(index, 14.0, 6.0)) {}
-                                },
-                                PlotKind::Cdf => path class="line" d="M1 6H27" {},
-                            }
-                        }
-                        (series.name)
-                    }
-                }
-            }
+            @if found.series.len() > 1 { (legend(found)) }
             div class="scroll" tabindex="0" role="region" aria-label=(found.title) { (plot::svg(&id, found)) }
             @if hidden > 0 {
                 p class="run" { (hidden) " of the points are not above zero and have no place on a logarithmic axis." }
@@ -192,6 +176,29 @@ fn figure(scenario: &str, found: &Plot) -> Markup {
             details {
                 summary { "The figures of this plot" }
                 div class="scroll" tabindex="0" role="region" aria-label="The figures of this plot" { (behind(found)) }
+            }
+        }
+    }
+}
+
+/// Which colour and marker is which series; what screen readers need of it stands in the description and the table.
+fn legend(found: &Plot) -> Markup {
+    html! {
+        ul class="legend" aria-hidden="true" {
+            @for (index, series) in found.series.iter().enumerate() {
+                li {
+                    svg class={ "key " (plot::class(index)) } viewBox="0 0 28 12" {
+                        @match found.kind {
+                            PlotKind::Bars => rect class="bar" x="8" y="0" width="12" height="12" {},
+                            PlotKind::Lines => {
+                                path class="line" d="M1 6H27" {}
+                                path class="mark" d=(plot::marker(index, 14.0, 6.0)) {}
+                            },
+                            PlotKind::Cdf => path class="line" d="M1 6H27" {},
+                        }
+                    }
+                    (series.name)
+                }
             }
         }
     }
