@@ -2,7 +2,7 @@
 //! connection. A line on standard input is a command, and is answered by a line of JSON:
 //!
 //! * `status`: how many sessions are connected, to which server, and how many connections since the last `forget`
-//!   found their session's state or did not;
+//!   found their session's state, at the server that served it last, or did not;
 //! * `forget`: those two counts begin at 0 again;
 //! * `blip`: every session loses its connection at once, as when a radio link breaks, and comes back;
 //! * `echo RATE SECONDS`: messages at that rate, on the sessions in turn; microseconds from the intended time to the
@@ -36,6 +36,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// An echo that takes longer counts as this.
 const LONGEST_ECHO: Duration = Duration::from_secs(5);
 
+/// Bytes of a message.
+const MESSAGE: usize = 1024;
+
 /// Arguments of `bench-peer hold`.
 #[derive(clap::Args)]
 pub struct Args {
@@ -47,6 +50,12 @@ pub struct Args {
     /// Source address of the first session; the next have the next.
     #[arg(long)]
     first: Ipv4Addr,
+    /// All sessions come from the first address.
+    #[arg(long)]
+    one_address: bool,
+    /// Number of the first session; the next have the next.
+    #[arg(long, default_value_t = 0)]
+    from: u32,
 }
 
 /// What a session is told.
@@ -77,14 +86,16 @@ async fn hold(args: &Args) -> Result<()> {
     let board = Board::default();
     let mut sessions = Vec::new();
     for number in 0..args.sessions {
-        let source = Ipv4Addr::from_bits(args.first.to_bits() + number);
+        let step = if args.one_address { 0 } else { number };
+        let source = Ipv4Addr::from_bits(args.first.to_bits() + step);
         let (orders, inbox) = mpsc::channel(1024);
         let session = Session {
-            number,
+            number: args.from + number,
             source: SocketAddr::from((source, 0)),
             target: args.target,
             board: Rc::clone(&board),
             inbox,
+            last: None,
         };
         tokio::task::spawn_local(session.live());
         sessions.push(orders);
@@ -152,6 +163,8 @@ struct Session {
     target: SocketAddr,
     board: Board,
     inbox: mpsc::Receiver<Order>,
+    /// The server that served it last.
+    last: Option<String>,
 }
 
 type Socket = tokio_tungstenite::WebSocketStream<tokio::net::TcpStream>;
@@ -181,7 +194,7 @@ impl Session {
     }
 
     /// A connection, and the name of the server.
-    async fn connect(&self) -> Result<(Socket, String)> {
+    async fn connect(&mut self) -> Result<(Socket, String)> {
         let socket = TcpSocket::new_v4()?;
         // Comes back from an address that has connections closing: those must not keep it.
         socket.set_reuseaddr(true)?;
@@ -193,11 +206,14 @@ impl Session {
         let first = socket.next().await.context("closed at once")??;
         let text = first.into_text()?;
         let (word, server) = text.split_once(' ').context("no greeting")?;
+        // What a server knows from an earlier visit is out of date if another served the session since.
+        let current = self.last.replace(server.to_owned()).as_deref() == Some(server);
         let mut status = self.board.borrow_mut();
         match word {
-            "found" => status.found += 1,
+            "found" if current => status.found += 1,
             _ => status.fresh += 1,
         }
+        drop(status);
         Ok((socket, server.to_owned()))
     }
 
@@ -218,7 +234,7 @@ impl Session {
                     Some(Order::Blip) => return true,
                     Some(Order::Echo(back)) => {
                         waiting.push_back(back);
-                        if socket.send(Message::text("echo")).await.is_err() {
+                        if socket.send(Message::text(".".repeat(MESSAGE))).await.is_err() {
                             return true;
                         }
                     }

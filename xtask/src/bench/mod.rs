@@ -18,12 +18,14 @@ mod host;
 pub mod number;
 mod peers;
 mod pinning;
+mod protocols;
 pub mod report;
 pub mod result;
 mod runner;
 pub mod stats;
 pub mod store;
 mod terminal;
+mod websocket;
 
 pub use context::Context;
 pub use result::Outcome;
@@ -69,6 +71,16 @@ static SCENARIOS: &[Scenario] = &[
         name: "hol",
         about: "small requests beside a download: HTTP/1.1, HTTP/2 in pools, HTTP/3; over loss and round-trip time",
         run: hol::run,
+    },
+    Scenario {
+        name: "websocket",
+        about: "WebSocket sessions that lose their backend: who finds his state again, and how level it is after",
+        run: websocket::run,
+    },
+    Scenario {
+        name: "protocols",
+        about: "what HTTP/1.1, HTTP/2, gRPC, WebSocket and HTTP/3 trade: fairness, p99 clean and lossy, cost",
+        run: protocols::run,
     },
     Scenario {
         name: "loadgen",

@@ -49,6 +49,30 @@ fn outside(count: usize) -> usize {
     left_out
 }
 
+/// Busiest over mean: 1 is balanced, the number of `loads` is all on one. 1 of nothing.
+#[must_use]
+pub fn hot_factor(loads: &[f64]) -> f64 {
+    let sum: f64 = loads.iter().sum();
+    let most = loads.iter().copied().fold(0.0, f64::max);
+    if sum > 0.0 {
+        most * loads.len() as f64 / sum
+    } else {
+        1.0
+    }
+}
+
+/// Jain's index: 1 is balanced, 1 over the number of `loads` is all on one. 1 of nothing.
+#[must_use]
+pub fn fairness(loads: &[f64]) -> f64 {
+    let sum: f64 = loads.iter().sum();
+    let squares: f64 = loads.iter().map(|load| load * load).sum();
+    if squares > 0.0 {
+        sum * sum / (squares * loads.len() as f64)
+    } else {
+        1.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,6 +92,15 @@ mod tests {
             [5, 6, 8, 9, 10, 15, 20, 30].map(kth),
             [1, 1, 1, 2, 2, 4, 6, 10]
         );
+    }
+
+    #[test]
+    fn balanced_is_one_and_pinned_is_the_number_of_backends() {
+        assert_eq!(hot_factor(&[3.0, 3.0]), 1.0);
+        assert_eq!(hot_factor(&[4.0, 0.0, 0.0, 0.0]), 4.0);
+        assert_eq!(fairness(&[3.0, 3.0]), 1.0);
+        assert_eq!(fairness(&[4.0, 0.0, 0.0, 0.0]), 0.25);
+        assert_eq!((hot_factor(&[]), fairness(&[0.0])), (1.0, 1.0));
     }
 
     #[test]

@@ -95,6 +95,11 @@ impl Daemon {
         &mut self.process
     }
 
+    /// CPU seconds that all its threads spent so far.
+    pub fn cpu_seconds(&self) -> Result<f64> {
+        self.process.cpu_seconds()
+    }
+
     /// What it logged so far.
     pub fn log(&self) -> Result<String> {
         self.process.log()

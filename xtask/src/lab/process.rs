@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use nix::{
     sys::signal::{Signal, kill},
+    time::{ClockId, clock_getcpuclockid},
     unistd::Pid,
 };
 
@@ -59,6 +60,14 @@ impl Process {
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// CPU seconds that all its threads spent so far, those that ended included.
+    pub fn cpu_seconds(&self) -> Result<f64> {
+        let pid = i32::try_from(self.child.id()).context("process id")?;
+        let spent = clock_getcpuclockid(Pid::from_raw(pid)).and_then(ClockId::now);
+        let spent = spent.with_context(|| format!("{} is gone", self.name))?;
+        Ok(Duration::from(spent).as_secs_f64())
     }
 
     /// What it printed on standard output so far.

@@ -1,0 +1,208 @@
+//! The table, the plots and the claims of the sessions.
+
+use super::{
+    Case,
+    stage::{BACKENDS, Event, REACTION, SESSIONS, Seen, names},
+};
+use crate::bench::{
+    Outcome,
+    result::{Axis, Cell, Claim, Column, Measured, Plot, PlotKind, Point, Row, Series, Table},
+};
+
+type Read = fn(&Seen) -> f64;
+
+/// What is read off a run.
+static METRICS: [(&str, &str, usize, Read); 8] = [
+    ("find their state after a blip", "%", 1, |seen| {
+        seen.found * 100.0
+    }),
+    ("lose backend and state", "%", 1, |seen| {
+        seen.lost * 100.0 / f64::from(SESSIONS)
+    }),
+    ("others disturbed", "", 0, |seen| seen.disturbed),
+    ("time to rebalance", "s", 2, |seen| seen.rebalanced),
+    ("hot factor without it", "", 2, |seen| seen.away),
+    ("hot factor once it is back", "", 2, |seen| seen.back),
+    ("find their state after the next blip", "%", 1, |seen| {
+        seen.found_again * 100.0
+    }),
+    ("hot factor then", "", 2, |seen| seen.again),
+];
+
+pub(super) fn outcome(cases: &[Case]) -> Outcome {
+    Outcome {
+        tables: vec![table(cases)],
+        plots: vec![found(cases), left_behind(cases)],
+        claims: claims(cases),
+        notes: vec![
+            format!(
+                "{SESSIONS} sessions from as many addresses over {BACKENDS} backends; state is found if the very \
+                 process that had it answers. Clients come back at once, and after a refusal 20 to 320 ms later."
+            ),
+            format!(
+                "evenkeel does not check backends yet: a killed one is drained by hand, here after {} s. Until then \
+                 source-ip leads its clients to it again and again, while with the 5-tuple the next port may lead \
+                 elsewhere.",
+                REACTION.as_secs()
+            ),
+            "Clients that share an address (behind one NAT) share a backend with source-ip; here none do. Which \
+             address goes where follows from a seed drawn when evenkeel starts, so with source-ip all rounds of a run \
+             show the same spread; another run shows another."
+                .to_owned(),
+        ],
+        ..Outcome::default()
+    }
+}
+
+fn label(case: &Case) -> String {
+    format!("{}, {}", case.hash, case.event.name())
+}
+
+fn samples(case: &Case, read: Read) -> Vec<f64> {
+    case.seen.iter().map(read).collect()
+}
+
+fn table(cases: &[Case]) -> Table {
+    let mut rows: Vec<Row> = cases
+        .iter()
+        .map(|case| {
+            let cells = METRICS
+                .iter()
+                .map(|(.., read)| Cell::figure(&samples(case, *read)));
+            Row::new(label(case), cells.collect())
+        })
+        .collect();
+    let wants = || Cell::NotYet {
+        wants: "cookies".to_owned(),
+    };
+    for event in Event::ALL {
+        let cells = METRICS.iter().map(|_| wants()).collect();
+        rows.push(Row::new(format!("cookie at l7, {}", event.name()), cells));
+    }
+    Table {
+        id: "sessions".to_owned(),
+        title: "Sessions that lose their connection, or their backend".to_owned(),
+        of: "hash, event".to_owned(),
+        columns: METRICS
+            .iter()
+            .map(|(title, unit, digits, _)| Column::new(title, unit, *digits))
+            .collect(),
+        rows,
+    }
+}
+
+fn categories(title: &str, names: Vec<String>) -> Axis {
+    Axis {
+        title: title.to_owned(),
+        logarithmic: false,
+        categories: names,
+    }
+}
+
+fn vertical(title: &str) -> Axis {
+    Axis {
+        title: title.to_owned(),
+        ..Axis::default()
+    }
+}
+
+/// Share of sessions that find their state, before and after the event.
+fn found(cases: &[Case]) -> Plot {
+    let moments: [(&str, Read); 2] = [
+        ("all lose their connection", |seen| seen.found * 100.0),
+        ("again, after the backend's return", |seen| {
+            seen.found_again * 100.0
+        }),
+    ];
+    Plot {
+        id: "found".to_owned(),
+        title: "Sessions that find their state when they come back".to_owned(),
+        kind: PlotKind::Bars,
+        x: categories("", moments.map(|(name, _)| name.to_owned()).to_vec()),
+        y: vertical("% of sessions"),
+        series: cases
+            .iter()
+            .map(|case| Series {
+                name: label(case),
+                points: (0..)
+                    .zip(moments)
+                    .filter_map(|(at, (_, read))| {
+                        let measured = Measured::of(&samples(case, read))?;
+                        Some(Point::measured(f64::from(at), &measured))
+                    })
+                    .collect(),
+            })
+            .collect(),
+    }
+}
+
+/// Sessions on each backend once the one that was away is back.
+fn left_behind(cases: &[Case]) -> Plot {
+    Plot {
+        id: "left-behind".to_owned(),
+        title: "What a drained or killed backend leaves behind: sessions once it is back"
+            .to_owned(),
+        kind: PlotKind::Bars,
+        x: categories("backend", names()),
+        y: vertical("sessions"),
+        series: cases
+            .iter()
+            .map(|case| Series {
+                name: label(case),
+                points: (0..BACKENDS)
+                    .filter_map(|at| {
+                        let here: Vec<f64> = case
+                            .seen
+                            .iter()
+                            .filter_map(|seen| seen.sessions.get(at).copied())
+                            .collect();
+                        Some(Point::measured(at as f64, &Measured::of(&here)?))
+                    })
+                    .collect(),
+            })
+            .collect(),
+    }
+}
+
+fn claims(cases: &[Case]) -> Vec<Claim> {
+    let all = |hash: &str, read: Read| -> Vec<f64> {
+        cases
+            .iter()
+            .filter(|case| case.hash == hash)
+            .flat_map(|case| samples(case, read))
+            .collect()
+    };
+    let sticky = all("source-ip", |seen| seen.found);
+    let loose = all("5-tuple", |seen| seen.found);
+    let mean = loose.iter().sum::<f64>() / loose.len().max(1) as f64;
+    let by_chance = 1.0 / BACKENDS as f64;
+    let drawn = loose.len() as f64 * f64::from(SESSIONS);
+    let slack = 4.0 * (by_chance * (1.0 - by_chance) / drawn.max(1.0)).sqrt();
+    let disturbed: f64 = cases
+        .iter()
+        .flat_map(|case| samples(case, |seen| seen.disturbed))
+        .sum();
+    vec![
+        Claim::new(
+            "With source-ip every session that comes back finds its state (100 %)",
+            format!(
+                "{:.1} % at worst",
+                100.0 * sticky.iter().copied().fold(1.0, f64::min)
+            ),
+            sticky.iter().all(|share| *share == 1.0),
+        ),
+        Claim::new(
+            format!(
+                "Without it, as many as chance has it: {:.0} %, within four standard deviations",
+                by_chance * 100.0
+            ),
+            format!("{:.1} %, give or take {:.1}", mean * 100.0, slack * 100.0),
+            (mean - by_chance).abs() <= slack,
+        ),
+        Claim::new(
+            "A backend that is drained or killed costs the sessions of others nothing (0 connections)",
+            format!("{disturbed:.0} connections"),
+            disturbed == 0.0,
+        ),
+    ]
+}

@@ -1,0 +1,63 @@
+//! What becomes of long-lived sessions whose state lives in a backend's memory: with every connection chosen for by
+//! itself, and with `hash = "source-ip"`, at L4.
+//!
+//! 200 WebSocket sessions, each from an address of its own, are held over four backends. Then, in this order:
+//!
+//! 1. every session loses its connection at once (a radio link, a changed route) and comes back;
+//! 2. the first backend is drained, or killed and then drained by somebody who noticed; its sessions come back;
+//! 3. the backend is there again, empty, and undrained; nobody moves by himself;
+//! 4. every session loses its connection once more.
+//!
+//! A session finds its state if it comes back to the very server process that served it last. Every run has sessions
+//! that no server knows, and the two services differ in nothing but their hash.
+
+mod figures;
+pub(super) mod holder;
+mod stage;
+
+use anyhow::{Context as _, Result};
+
+use super::{Context, Outcome};
+use crate::term::Progress;
+use stage::{Event, HASHES, Seen, Stage};
+
+/// Rounds, full and quick.
+const ROUNDS: (usize, usize) = (9, 3);
+
+/// What each round showed of one hash and one event.
+pub(super) struct Case {
+    hash: &'static str,
+    event: Event,
+    seen: Vec<Seen>,
+}
+
+pub(super) fn run(context: &Context) -> Result<Outcome> {
+    let mut stage = Stage::set()?;
+    let points: Vec<(usize, Event)> = (0..HASHES.len())
+        .flat_map(|hash| Event::ALL.map(|event| (hash, event)))
+        .collect();
+    let mut cases: Vec<Case> = points
+        .iter()
+        .map(|(hash, event)| Case {
+            hash: HASHES[*hash].name,
+            event: *event,
+            seen: Vec::new(),
+        })
+        .collect();
+    let rounds = context.choose(ROUNDS.0, ROUNDS.1);
+    let progress = Progress::start("hashes and events in turns");
+    for round in 0..rounds {
+        for turn in 0..points.len() {
+            progress.note(format!("round {} of {rounds}", round + 1));
+            // Nobody always comes first.
+            let at = (round + turn) % points.len();
+            let (hash, event) = points[at];
+            let seen = stage
+                .visit(hash, event)
+                .with_context(|| format!("{}, {}", HASHES[hash].name, event.name()))?;
+            cases[at].seen.push(seen);
+        }
+    }
+    progress.done();
+    Ok(figures::outcome(&cases))
+}

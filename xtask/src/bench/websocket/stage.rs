@@ -1,0 +1,234 @@
+//! A lab with WebSocket servers behind two services that differ in nothing but their hash, and what happens to them.
+
+use std::{
+    fs,
+    net::Ipv4Addr,
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use nix::sys::signal::Signal;
+
+use super::holder::Holder;
+use crate::{
+    bench::stats,
+    build,
+    lab::{self, Daemon, Interface, Lab, Process, Service, Spec},
+};
+
+/// Servers of each service.
+pub(super) const BACKENDS: usize = 4;
+/// Sessions, each from an address of its own.
+pub(super) const SESSIONS: u32 = 200;
+/// The first of their addresses, on the client's own network.
+const FIRST: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 10);
+/// What it takes until somebody drains a backend that was killed: evenkeel does not look after backends itself yet.
+pub(super) const REACTION: Duration = Duration::from_secs(1);
+
+/// What decides the backend of a flow, and the port of the service that has it so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Hash {
+    pub(super) name: &'static str,
+    port: u16,
+}
+
+pub(super) static HASHES: [Hash; 2] = [
+    Hash {
+        name: "5-tuple",
+        port: 8001,
+    },
+    Hash {
+        name: "source-ip",
+        port: 8002,
+    },
+];
+
+/// What happens to the first backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// It is drained; its server then says goodbye to every client (close code 1001) and ends.
+    Drain,
+    /// Its server is killed; somebody notices and drains it.
+    Kill,
+}
+
+impl Event {
+    pub(super) const ALL: [Self; 2] = [Self::Drain, Self::Kill];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Drain => "drain",
+            Self::Kill => "kill",
+        }
+    }
+}
+
+/// What one run showed.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    /// Share of sessions that found their state after all of them lost their connection.
+    pub(super) found: f64,
+    /// Sessions that the event cost their connection, and their state.
+    pub(super) lost: f64,
+    /// Connections that the event made besides.
+    pub(super) disturbed: f64,
+    /// Seconds from the event until every session was connected.
+    pub(super) rebalanced: f64,
+    /// Hot factor over the backends that were left.
+    pub(super) away: f64,
+    /// Hot factor over all backends, the one that came back included.
+    pub(super) back: f64,
+    /// Sessions on each backend then.
+    pub(super) sessions: Vec<f64>,
+    /// Share that found its state after all lost their connection again.
+    pub(super) found_again: f64,
+    /// Hot factor then.
+    pub(super) again: f64,
+}
+
+/// The lab, and what runs in it. Fields are dropped in order: programs before the lab.
+pub(super) struct Stage {
+    daemon: Daemon,
+    /// By hash and backend.
+    servers: Vec<Vec<Process>>,
+    peer: PathBuf,
+    lab: Lab,
+    /// Number of the next session that no server knows.
+    next: u32,
+}
+
+impl Stage {
+    pub(super) fn set() -> Result<Self> {
+        let peer = build::bench_peer()?;
+        let lab = Lab::new(&Spec {
+            backends: BACKENDS,
+            ..Spec::default()
+        })?;
+        let addresses: Vec<String> = (0..SESSIONS)
+            .map(|number| Ipv4Addr::from_bits(FIRST.to_bits() + number))
+            .map(|address| format!("addr add {address}/24 dev eth0"))
+            .collect();
+        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        lab.client().ip(&addresses)?;
+        let services = HASHES
+            .iter()
+            .map(|hash| {
+                let backends = (0..BACKENDS)
+                    .map(|index| lab.backend_address(index, hash.port))
+                    .collect::<Result<Vec<_>>>()?;
+                Ok(Service {
+                    hash: hash.name.to_owned(),
+                    ..Service::new(hash.name, lab.service(hash.port), &backends)
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let interfaces = Interface::all(&lab, "tc", "native");
+        let daemon = Daemon::start(&lab, &lab::render(&lab, &interfaces, &services, ""))?;
+        let mut stage = Self {
+            daemon,
+            servers: Vec::new(),
+            peer,
+            lab,
+            next: 0,
+        };
+        for hash in HASHES {
+            let servers = (0..BACKENDS).map(|index| stage.serve(hash, index));
+            let servers = servers.collect::<Result<_>>()?;
+            stage.servers.push(servers);
+        }
+        Ok(stage)
+    }
+
+    fn serve(&self, hash: Hash, index: usize) -> Result<Process> {
+        let address = self.lab.backend_address(index, hash.port)?;
+        let namespace = self.lab.backends().get(index).context("no such backend")?;
+        let mut command = namespace.command(&self.peer);
+        command
+            .args(["sessions", "--listen", &address.to_string()])
+            .args(["--name", &name(index)]);
+        let file = format!("{}-{}", hash.name, name(index));
+        // A server of the same name may have logged before.
+        let log = self.lab.directory().join(format!("{file}.log"));
+        let _ = fs::remove_file(&log);
+        let mut server = Process::start(&self.lab, &file, &mut command)?;
+        server.wait_until("the server listened", || {
+            fs::read_to_string(&log).is_ok_and(|log| log.contains("listening"))
+        })?;
+        Ok(server)
+    }
+
+    /// One run, with sessions that nobody knows yet.
+    pub(super) fn visit(&mut self, which: usize, event: Event) -> Result<Seen> {
+        let hash = HASHES[which];
+        let target = self.lab.service(hash.port);
+        let sessions = (FIRST, self.next);
+        self.next += SESSIONS;
+        let mut holder = Holder::start(&self.lab, &self.peer, target, SESSIONS, sessions)?;
+        holder.settle(SESSIONS)?;
+        let blip = holder.blip()?;
+        let names = names();
+        let lost = blip.sessions(&names)[0] as u32;
+        holder.forget()?;
+        let begun = Instant::now();
+        self.befall(which, event)?;
+        let after = holder.settle(lost)?;
+        let rebalanced = begun.elapsed().as_secs_f64();
+        let away = after.sessions(&names);
+        self.servers[which][0].stop()?;
+        self.servers[which][0] = self.serve(hash, 0)?;
+        self.drain(hash, false)?;
+        let back = holder.status()?.sessions(&names);
+        let again = holder.blip()?;
+        Ok(Seen {
+            found: share(blip.found),
+            lost: f64::from(lost),
+            disturbed: f64::from(after.made()) - f64::from(lost),
+            rebalanced,
+            away: stats::hot_factor(&away[1..]),
+            back: stats::hot_factor(&back),
+            sessions: back,
+            found_again: share(again.found),
+            again: stats::hot_factor(&again.sessions(&names)),
+        })
+    }
+
+    fn befall(&self, which: usize, event: Event) -> Result<()> {
+        let server = &self.servers[which][0];
+        match event {
+            Event::Drain => {
+                self.drain(HASHES[which], true)?;
+                server.signal(Signal::SIGTERM)
+            }
+            Event::Kill => {
+                server.signal(Signal::SIGKILL)?;
+                thread::sleep(REACTION);
+                self.drain(HASHES[which], true)
+            }
+        }
+    }
+
+    /// Drains the first backend, or ends that.
+    fn drain(&self, hash: Hash, drains: bool) -> Result<()> {
+        let address = self.lab.backend_address(0, hash.port)?.to_string();
+        let action = if drains { "drain" } else { "undrain" };
+        self.daemon
+            .cli(&["backends", action, hash.name, &address])
+            .map(drop)
+    }
+}
+
+/// The name of the backend at `index`.
+fn name(index: usize) -> String {
+    format!("b{}", index + 1)
+}
+
+/// All names.
+pub(super) fn names() -> Vec<String> {
+    (0..BACKENDS).map(name).collect()
+}
+
+fn share(sessions: u32) -> f64 {
+    f64::from(sessions) / f64::from(SESSIONS)
+}
