@@ -161,8 +161,9 @@ pub struct StreamSlot {
 pub const WAYS: usize = 4;
 
 /// Value of `W_STREAMS`: streams in flight. The table has no chains: the bucket of a stream is given by its flow's tag
-/// and its id, so that opening and ending one costs an array access and not a hash. Streams of one flow are in buckets
-/// that follow each other; those of up to [`WAYS`] flows may meet in one. 64 bytes, a cache line.
+/// and its id, so that opening and ending one costs an array access and not a hash. A flow has [`WINDOW`] buckets that
+/// it uses in turn, few enough to stay in the cache; those of up to [`WAYS`] flows may meet in one. 64 bytes, a cache
+/// line.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StreamBucket {
@@ -173,11 +174,14 @@ pub struct StreamBucket {
 /// Buckets of the table.
 pub const STREAM_BUCKETS: u32 = MAX_STREAMS / WAYS as u32;
 
+/// Buckets of one flow, a power of two: room for 1,024 of its streams in flight, if no other flow is in the way.
+pub const WINDOW: u32 = 256;
+
 /// The bucket of stream `id` of the flow `tag`.
 #[inline(always)]
 #[must_use]
 pub const fn stream_bucket(tag: u32, id: u32) -> u32 {
-    tag.wrapping_add(id >> 1) & (STREAM_BUCKETS - 1)
+    tag.wrapping_add((id >> 1) & (WINDOW - 1)) & (STREAM_BUCKETS - 1)
 }
 
 /// Linear steps in each octave: a bucket is at most 1/16 wide, relative to its value.
@@ -375,10 +379,11 @@ mod tests {
     }
 
     #[test]
-    fn streams_of_a_flow_are_spread_over_all_buckets() {
-        let buckets: std::collections::HashSet<u32> = (0..STREAM_BUCKETS)
+    fn streams_of_a_flow_are_spread_over_its_window() {
+        let buckets: std::collections::HashSet<u32> = (0..10 * WINDOW)
             .map(|n| stream_bucket(0xdead_beef, 2 * n + 1))
             .collect();
-        assert_eq!(buckets.len(), STREAM_BUCKETS as usize);
+        assert_eq!(buckets.len(), WINDOW as usize);
+        assert!(buckets.iter().all(|bucket| *bucket < STREAM_BUCKETS));
     }
 }

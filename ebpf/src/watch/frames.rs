@@ -18,9 +18,9 @@ use crate::skb::Skb;
 use crate::streams;
 use crate::walk::walk;
 
-/// Turns for one packet: frames that matter, or runs of [`RUN`] that do not. As many as the walker takes.
+/// Turns for one packet, of [`RUN`] frames each.
 const TURNS: u32 = 1024;
-/// Frames that one call hops over.
+/// Frames that one call reads.
 const RUN: u32 = 4;
 
 /// A segment that is being read.
@@ -31,16 +31,17 @@ pub struct Task {
     forward: u32,
     /// Now, once something needed it; ns of CLOCK_MONOTONIC.
     now: u64,
+    /// Nanoseconds that answers took which ended in this segment.
+    answered: u64,
     reader: MaybeUninit<Reader>,
 }
 
-/// What [`ek_watch_next`] came to.
+/// What [`ek_watch_turn`] came to.
 #[repr(u32)]
 enum Next {
     End = 0,
-    Frame = 1,
-    More = 2,
-    Lost = 3,
+    More = 1,
+    Lost = 2,
 }
 
 /// Reads the frames of a segment; leaves it to the walker where their boundaries are not known.
@@ -54,6 +55,7 @@ pub fn read(skb: &Skb, flow: &mut Watched, segment: Segment, forward: bool) {
     task.segment = segment;
     task.forward = forward.into();
     task.now = 0;
+    task.answered = 0;
     let half: *mut Half = if forward {
         &mut flow.forward
     } else {
@@ -64,15 +66,14 @@ pub fn read(skb: &Skb, flow: &mut Watched, segment: Segment, forward: bool) {
     if in_step {
         let flow: *mut Watched = flow;
         for _ in 0..TURNS {
-            let next = ek_watch_next(context, task);
-            if next == Next::Frame as u32 {
-                ek_watch_frame(context, flow, task);
-            } else if next != Next::More as u32 {
+            let next = ek_watch_turn(context, flow, task);
+            if next != Next::More as u32 {
                 in_step = next == Next::End as u32;
                 break;
             }
         }
     }
+    streams::answered(flow.peer, task.answered);
     if in_step {
         ek_watch_finish(context, half, task);
     } else {
@@ -99,19 +100,26 @@ pub extern "C" fn ek_watch_begin(context: *mut __sk_buff, half: *mut Half, task:
     }
 }
 
-/// Goes on to the next frame that matters.
+/// Reads the next frames.
 #[unsafe(no_mangle)]
-pub extern "C" fn ek_watch_next(context: *mut __sk_buff, task: *mut Task) -> u32 {
+pub extern "C" fn ek_watch_turn(
+    context: *mut __sk_buff,
+    flow: *mut Watched,
+    task: *mut Task,
+) -> u32 {
     // SAFETY: as above.
-    let Some(task) = (unsafe { task.as_mut() }) else {
+    let (Some(flow), Some(task)) = (unsafe { flow.as_mut() }, unsafe { task.as_mut() }) else {
         return Next::End as u32;
     };
     let skb = Skb(TcContext::new(context));
-    // SAFETY: called only after `ek_watch_begin` wrote it; and any bytes are a valid reader.
-    let reader = unsafe { task.reader.assume_init_mut() };
     for _ in 0..RUN {
+        // SAFETY: called only after `ek_watch_begin` wrote it; and any bytes are a valid reader.
+        let reader = unsafe { task.reader.assume_init_mut() };
         match reader.next(&skb) {
-            Read::Frame if reader.frame.matters() => return Next::Frame as u32,
+            Read::Frame if reader.frame.matters() => {
+                let frame = reader.frame;
+                consider(&skb, flow, task, &frame);
+            }
             Read::Frame => {}
             Read::End => return Next::End as u32,
             Read::Lost => return Next::Lost as u32,
@@ -121,23 +129,12 @@ pub extern "C" fn ek_watch_next(context: *mut __sk_buff, task: *mut Task) -> u32
 }
 
 /// Takes a frame that matters into account.
-#[unsafe(no_mangle)]
-pub extern "C" fn ek_watch_frame(
-    context: *mut __sk_buff,
-    flow: *mut Watched,
-    task: *mut Task,
-) -> u32 {
-    // SAFETY: as above.
-    let (Some(flow), Some(task)) = (unsafe { flow.as_mut() }, unsafe { task.as_mut() }) else {
-        return 0;
-    };
-    // SAFETY: as above.
-    let frame = unsafe { task.reader.assume_init_ref() }.frame;
+#[inline(always)]
+fn consider(skb: &Skb, flow: &mut Watched, task: &mut Task, frame: &Frame) {
     let forward = task.forward != 0;
     if flow.client == client::UNKNOWN {
-        let skb = Skb(TcContext::new(context));
-        flow.client = match sender(&skb, &frame, task.segment) {
-            Side::Unknown => return 0,
+        flow.client = match sender(skb, frame, task.segment) {
+            Side::Unknown => return,
             Side::Client if forward => client::SOURCE,
             Side::Server if !forward => client::SOURCE,
             Side::Client | Side::Server => client::DESTINATION,
@@ -150,7 +147,7 @@ pub extern "C" fn ek_watch_frame(
     };
     let change = frame.change(sender);
     if change == Change::None {
-        return 0;
+        return;
     }
     if task.now == 0 {
         // SAFETY: a helper without arguments.
@@ -167,11 +164,22 @@ pub extern "C" fn ek_watch_frame(
             streams::begin(tag, id, now);
             half.begun += 1;
         }
-        Change::Ends(id) => half.ended += streams::end(tag, id, peer, now, true),
-        Change::Resets(id) => half.reset += streams::end(tag, id, peer, now, false),
+        Change::Ends(id) => {
+            if let Some(begun) = streams::end(tag, id) {
+                let took = now.saturating_sub(begun);
+                half.ended += 1;
+                task.answered += took;
+                streams::count_answer(peer, took);
+            }
+        }
+        Change::Resets(id) => {
+            if streams::end(tag, id).is_some() {
+                half.reset += 1;
+                streams::count_reset(peer);
+            }
+        }
         Change::Opens(_) | Change::None => {}
     }
-    0
 }
 
 /// Stores where the reading ended.

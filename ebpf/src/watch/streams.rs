@@ -33,9 +33,9 @@ pub fn begin(tag: u32, id: u32, now: u64) {
     slots[0] = new;
 }
 
-/// When a stream was opened, if that was seen; it is forgotten.
+/// A stream of the flow `tag` has ended: when it was opened, if that was seen.
 #[inline(always)]
-fn take(tag: u32, id: u32) -> Option<u64> {
+pub fn end(tag: u32, id: u32) -> Option<u64> {
     let bucket = W_STREAMS.get_ptr_mut(stream_bucket(tag, id))?;
     // SAFETY: as in `begin`.
     let slots = unsafe { &mut (*bucket).slots };
@@ -48,28 +48,37 @@ fn take(tag: u32, id: u32) -> Option<u64> {
     None
 }
 
-/// A stream ended `now`: was answered, or was given up. 1 if its beginning was seen.
+/// An answer took so many nanoseconds.
 #[inline(always)]
-pub fn end(tag: u32, id: u32, peer: u32, now: u64, answered: bool) -> u32 {
-    let Some(begun) = take(tag, id) else {
-        return 0;
-    };
-    let Some(stats) = stats(peer) else {
-        return 1;
-    };
-    // SAFETY: a live map value; all changes are atomic.
-    unsafe {
-        if answered {
-            let nanoseconds = now.saturating_sub(begun);
-            add(&raw mut (*stats).nanoseconds, nanoseconds);
+pub fn count_answer(peer: u32, nanoseconds: u64) {
+    if let Some(stats) = stats(peer) {
+        // SAFETY: a live map value; all changes are atomic.
+        unsafe {
             if let Some(bucket) = (*stats).buckets.get_mut(bucket(nanoseconds) as usize) {
                 add(bucket, 1);
             }
-        } else {
-            add(&raw mut (*stats).reset, 1);
         }
     }
-    1
+}
+
+/// The answers of a segment took so many nanoseconds in all.
+#[inline(always)]
+pub fn answered(peer: u32, nanoseconds: u64) {
+    if nanoseconds != 0
+        && let Some(stats) = stats(peer)
+    {
+        // SAFETY: as above.
+        unsafe { add(&raw mut (*stats).nanoseconds, nanoseconds) };
+    }
+}
+
+/// A stream was given up.
+#[inline(always)]
+pub fn count_reset(peer: u32) {
+    if let Some(stats) = stats(peer) {
+        // SAFETY: as above.
+        unsafe { add(&raw mut (*stats).reset, 1) };
+    }
 }
 
 /// So many streams were opened at a peer.

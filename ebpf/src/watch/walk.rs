@@ -23,20 +23,20 @@ pub fn walk(skb: &Skb, state: &mut Http2, segment: Segment) {
     // SAFETY: this processor's only value, and nothing else of ours runs on it meanwhile.
     unsafe {
         work.write(Work::new(*state, segment));
-        let mut next = ek_watch_start(context, work);
+        let mut next = ek_walk_start(context, work);
         for _ in 0..=PREFACE.len() {
             if next != Next::Preface as u32 {
                 break;
             }
-            next = ek_watch_preface(context, work);
+            next = ek_walk_preface(context, work);
         }
         if next == Next::Turns as u32 {
             for _ in 0..TURNS {
-                if ek_watch_turn(context, work) == 0 {
+                if ek_walk_turn(context, work) == 0 {
                     break;
                 }
             }
-            ek_watch_settle(context, work);
+            ek_walk_settle(context, work);
         }
         *state = (*work).state;
         if (*work).walk.lost {
@@ -63,10 +63,10 @@ macro_rules! phase {
     };
 }
 
-phase!(ek_watch_start, |work, skb| work.start(skb) as u32);
-phase!(ek_watch_preface, |work, skb| work.read_preface(skb) as u32);
-phase!(ek_watch_turn, |work, skb| work.turn(skb).into());
-phase!(ek_watch_settle, |work, skb| {
+phase!(ek_walk_start, |work, skb| work.start(skb) as u32);
+phase!(ek_walk_preface, |work, skb| work.read_preface(skb) as u32);
+phase!(ek_walk_turn, |work, skb| work.turn(skb).into());
+phase!(ek_walk_settle, |work, skb| {
     work.finish(skb);
     0
 });

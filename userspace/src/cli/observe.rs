@@ -85,6 +85,7 @@ pub(super) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         tally: Tally::new(own_addresses()),
         watch,
         begun: Instant::now(),
+        spent: processor_time(),
     };
     block_on(session.observe())??;
     session.finish()
@@ -115,6 +116,8 @@ struct Session<'a> {
     tally: Tally,
     watch: Watch,
     begun: Instant,
+    /// What this process had cost by then: loading the programs, most of it.
+    spent: u64,
 }
 
 impl Session<'_> {
@@ -194,8 +197,7 @@ impl Session<'_> {
 
     fn tell_cost(&self) -> anyhow::Result<()> {
         let cost = self.watch.cost()?;
-        let spent = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-        let process = spent.tv_sec as u64 * 1_000_000_000 + spent.tv_nsec as u64;
+        let process = processor_time().saturating_sub(self.spent);
         let line = serde_json::json!({
             "seconds": self.begun.elapsed().as_secs_f64(),
             "program_nanoseconds": cost.nanoseconds,
@@ -205,4 +207,10 @@ impl Session<'_> {
         eprintln!("{line}");
         Ok(())
     }
+}
+
+/// Nanoseconds of processor that this process has used.
+fn processor_time() -> u64 {
+    let spent = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    spent.tv_sec as u64 * 1_000_000_000 + spent.tv_nsec as u64
 }
