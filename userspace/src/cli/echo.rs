@@ -40,6 +40,9 @@ pub(super) struct Args {
         requires = "capacity"
     )]
     queue: usize,
+    /// Never sleep: takes a core, and answers at its time to some microseconds.
+    #[arg(long)]
+    spin: bool,
     /// Where random service times come from.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -59,6 +62,7 @@ pub(super) fn run(args: &Args, _global: &Global) -> anyhow::Result<()> {
         capacity,
         service_time,
         queue,
+        spin,
         seed,
         max_streams,
         grace,
@@ -69,6 +73,7 @@ pub(super) fn run(args: &Args, _global: &Global) -> anyhow::Result<()> {
         capacity: capacity.map(NonZeroUsize::get),
         service_time,
         queue,
+        spin,
         seed,
         max_streams,
         grace,

@@ -86,6 +86,8 @@ pub struct Plan {
     pub sources: Vec<IpAddr>,
     /// Threads that the clients are divided among.
     pub threads: usize,
+    /// Threads never sleep, so that no wakeup is in the latencies.
+    pub spin: bool,
     /// Where every random choice comes from.
     pub seed: u64,
 }
@@ -227,6 +229,7 @@ pub(crate) mod tests {
             renewal: Renewal::default(),
             sources: Vec::new(),
             threads: 1,
+            spin: false,
             seed: 1,
         }
     }

@@ -17,7 +17,7 @@ use super::target::Addresses;
 use super::work::{self, Work};
 use super::{LoadError, http1, http2};
 use crate::load::random::{Purpose, generator};
-use crate::load::timer::Timer;
+use crate::load::timer::{self, Timer};
 
 /// One of the threads of a run.
 pub(super) struct Shard {
@@ -89,17 +89,24 @@ impl Shard {
             }
             std::future::pending::<()>().await;
         };
+        let spinning = async {
+            if self.plan.spin {
+                timer::spin().await;
+            }
+            std::future::pending::<()>().await;
+        };
         let mut stop = self.stop.clone();
         let stop = async {
             // The other end is gone only when the whole run is.
             let _ = stop.wait_for(|stop| *stop).await;
         };
-        tokio::pin!(paced, stop);
+        tokio::pin!(paced, spinning, stop);
         let mut stopped = false;
         loop {
             tokio::select! {
                 joined = clients.join_next() => if joined.is_none() { return Ok(()) },
                 () = &mut paced, if !stopped => {}
+                () = &mut spinning => {}
                 () = &mut stop, if !stopped => {
                     stopped = true;
                     end();

@@ -42,7 +42,7 @@ use tokio::time::Instant;
 
 use super::RESPONSE_SIZE_HEADER;
 use super::distribution::ServiceTime;
-use super::timer::Timer;
+use super::timer::{self, Timer};
 use workers::Workers;
 
 /// What distinguishes one echo backend from another.
@@ -58,6 +58,8 @@ pub struct Options {
     pub service_time: ServiceTime,
     /// Requests that may wait in line.
     pub queue: usize,
+    /// Never sleep, so that no wakeup is in the delays.
+    pub spin: bool,
     /// Where random service times come from.
     pub seed: u64,
     /// `SETTINGS_MAX_CONCURRENT_STREAMS` of every connection.
@@ -76,6 +78,7 @@ impl Options {
             capacity: None,
             service_time: ServiceTime::Fixed(Duration::ZERO),
             queue: 1 << 16,
+            spin: false,
             seed: 0,
             max_streams: 4096,
             grace: Duration::from_secs(5),
@@ -123,6 +126,7 @@ pub async fn serve(
 ) -> io::Result<Stats> {
     let grace = options.grace;
     let backend = Rc::new(Backend::new(options, Timer::new()?));
+    let spin = backend.options.spin;
     let (stopping, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();
     tokio::pin!(stop);
@@ -136,6 +140,7 @@ pub async fn serve(
                 Err(error) => back_off(&error).await,
             },
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
+            () = timer::spin(), if spin => {}
             () = &mut stop => break,
         }
     }

@@ -2,17 +2,22 @@
 //! wrote?
 //!
 //! - Throughput, closed loop: both on one thread against the same server in turns, at equal connections and streams.
-//!   The server is nghttpd, which is made by h2load's authors, or our echo backend.
+//!   The server is nghttpd, which is made by h2load's authors, or our echo backend, once as fast as it can and once with
+//!   a capacity that is known beforehand.
 //! - Latency: against an echo backend that answers after a known time, one request at a time. What is more than that
-//!   time is what client, server and loopback add. h2load's own times stand beside, as does an open loop, in which a
-//!   request that starts late would show.
+//!   time is what client, server and loopback add, and that is mostly wakeups: of the server for the request, for the
+//!   end of the delay, and of the client for the answer. With `--spin` neither sleeps, and what is left is how exact the
+//!   clocks are. Without it h2load's own times stand beside, as does an open loop, in which a request that starts late
+//!   would show.
+
+mod tables;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use super::super::{
     Context, Outcome,
-    result::{Axis, Cell, Claim, Column, Measured, Plot, PlotKind, Point, Row, Series, Table},
+    result::{Claim, Measured},
 };
 use super::{
     contest::{Contestant, contest, rounds},
@@ -28,10 +33,11 @@ use crate::{
 const GOAL_RATE: f64 = 0.05;
 /// How far the median latency may be off, in microseconds.
 const GOAL_LATENCY: f64 = 100.0;
-/// Where the servers listen; the backends with a delay after them.
+/// Where the servers listen; only one with a delay at a time.
 const NGHTTPD: u16 = 9000;
 const ECHO: u16 = 9001;
-const DELAYED: u16 = 9002;
+const FINITE: u16 = 9002;
+const DELAYED: u16 = 9003;
 /// Delays of the backends, in microseconds.
 const DELAYS: [u32; 3] = [1_000, 5_000, 20_000];
 
@@ -46,18 +52,26 @@ struct Race {
 /// Backend with a known delay, and what the clients made of it.
 struct Known {
     delay: u32,
-    url: String,
+    spin: bool,
     clients: [Contestant<Client>; 3],
 }
 
 /// Who measures.
 #[derive(Clone, Copy)]
 enum Client {
-    Evenkeel,
-    /// In an open loop of so many requests per second.
-    EvenkeelOpen(u32),
+    Evenkeel {
+        spin: bool,
+        /// Requests per second of an open loop.
+        rate: Option<u32>,
+    },
     H2load,
 }
+
+/// A closed loop on a thread that may sleep.
+const EVENKEEL: Client = Client::Evenkeel {
+    spin: false,
+    rate: None,
+};
 
 pub(in crate::bench) fn run(context: &Context) -> Result<Outcome> {
     let lab = Lab::new(&Spec {
@@ -65,11 +79,9 @@ pub(in crate::bench) fn run(context: &Context) -> Result<Outcome> {
         ..Spec::default()
     })?;
     let _nghttpd = serve(&lab, lab.balancer(), NGHTTPD)?;
-    let _echo = echo(&lab, ECHO, 0)?;
-    let mut delayed = Vec::new();
-    for (delay, port) in DELAYS.iter().zip(DELAYED..) {
-        delayed.push(echo(&lab, port, *delay)?);
-    }
+    let _echo = echo(&lab, ECHO, &[])?;
+    // 8 requests in each millisecond.
+    let _finite = echo(&lab, FINITE, &["--capacity=8", "--service-time=1ms"])?;
     let rounds = rounds(context);
     let mut races = races(context);
     for race in &mut races {
@@ -80,66 +92,71 @@ pub(in crate::bench) fn run(context: &Context) -> Result<Outcome> {
     }
     let mut known = known();
     for backend in &mut known {
-        let (delay, url) = (backend.delay, backend.url.clone());
-        let requests = context.choose(2_000_000, 400_000) / delay;
-        let label = format!(
-            "latency of a backend that answers after {} ms",
-            delay / 1000
-        );
-        contest(&mut backend.clients, rounds, &label, |client| {
-            client.latency(&lab, context, requests, &url)
-        })?;
+        backend.measure(&lab, context, rounds)?;
     }
-    Ok(outcome(&races, &known))
+    Ok(tables::outcome(&races, &known))
 }
 
-/// An echo backend that answers after `delay` microseconds.
-fn echo(lab: &Lab, port: u16, delay: u32) -> Result<Process> {
+/// An echo backend.
+fn echo(lab: &Lab, port: u16, options: &[&str]) -> Result<Process> {
     let mut backend = lab.balancer().command(workspace::evenkeel()?);
     backend
         .args(["echo", "--name", "echo"])
         .arg(format!("--listen=127.0.0.1:{port}"))
-        .arg(format!("--delay={delay}us"));
+        .args(options);
     let mut backend = Process::start(lab, &format!("echo-{port}"), &mut backend)?;
     wait_for_listener(&mut backend, port)?;
     Ok(backend)
 }
 
+fn bytes_from(port: u16) -> String {
+    format!("http://127.0.0.1:{port}/evenkeel/bytes/5")
+}
+
 fn races(context: &Context) -> Vec<Race> {
     let nghttpd = format!("http://127.0.0.1:{NGHTTPD}/index.html");
-    let echo = format!("http://127.0.0.1:{ECHO}/evenkeel/bytes/5");
     let race = |label, url: &String, shape, full: u32| Race {
         label,
         url: url.clone(),
-        load: Load::new(shape, context.choose(full, full / 4)),
+        load: Load::new(shape, context.choose(full, full / 8)),
         clients: [
-            Contestant::new("evenkeel load", Ok(Client::Evenkeel)),
+            Contestant::new("evenkeel load", Ok(EVENKEEL)),
             Contestant::new("h2load", Ok(Client::H2load)),
         ],
     };
+    let (echo, finite) = (bytes_from(ECHO), bytes_from(FINITE));
     vec![
         race("nghttpd, 1 connection x 1 stream", &nghttpd, (1, 1), 40_000),
         race("nghttpd, 1 x 100", &nghttpd, (1, 100), 160_000),
         race("nghttpd, 10 x 10", &nghttpd, (10, 10), 160_000),
         race("nghttpd, 100 x 10", &nghttpd, (100, 10), 160_000),
         race("evenkeel echo, 10 x 10", &echo, (10, 10), 160_000),
+        race(
+            "echo of 8,000 requests/s, 10 x 10",
+            &finite,
+            (10, 10),
+            8_000,
+        ),
     ]
 }
 
 fn known() -> Vec<Known> {
-    let each = DELAYS.iter().zip(DELAYED..);
-    each.map(|(delay, port)| Known {
-        delay: *delay,
-        url: format!("http://127.0.0.1:{port}/evenkeel/bytes/5"),
-        clients: [
-            Contestant::new("evenkeel load, closed loop", Ok(Client::Evenkeel)),
-            // A third of what one stream can do, so that no request waits for another.
-            Contestant::new(
-                "evenkeel load, open loop",
-                Ok(Client::EvenkeelOpen(1_000_000 / 3 / delay)),
-            ),
-            Contestant::new("h2load", Ok(Client::H2load)),
-        ],
+    let each = [true, false]
+        .into_iter()
+        .flat_map(|spin| DELAYS.map(|delay| (spin, delay)));
+    each.map(|(spin, delay)| {
+        // A third of what one stream can do, so that no request waits for another.
+        let rate = Some(1_000_000 / 3 / delay);
+        let evenkeel = |rate| Ok(Client::Evenkeel { spin, rate });
+        Known {
+            delay,
+            spin,
+            clients: [
+                Contestant::new("evenkeel load, closed loop", evenkeel(None)),
+                Contestant::new("evenkeel load, open loop", evenkeel(rate)),
+                Contestant::new("h2load", Ok(Client::H2load)),
+            ],
+        }
     })
     .collect()
 }
@@ -151,7 +168,7 @@ impl Client {
     fn rate(self, lab: &Lab, load: Load, url: &str) -> Result<f64> {
         match self {
             Self::H2load => load.run(lab.balancer(), url),
-            Self::Evenkeel | Self::EvenkeelOpen(_) => {
+            Self::Evenkeel { .. } => {
                 let report = self.report(lab, load, 0, url)?;
                 report["rate"].as_f64().context("rate")
             }
@@ -167,7 +184,7 @@ impl Client {
                 let seen = load.timed(lab.balancer(), url, &log)?;
                 Ok(vec![seen.p50, seen.p99])
             }
-            Self::Evenkeel | Self::EvenkeelOpen(_) => {
+            Self::Evenkeel { .. } => {
                 let report = self.report(lab, load, context.seed, url)?;
                 let at = |point: &str| report["latency"][point].as_f64().context("latency");
                 Ok(vec![at("p50")?, at("p99")?])
@@ -187,12 +204,17 @@ impl Client {
             format!("--streams={streams}"),
             format!("--seed={seed}"),
         ]);
-        match self {
+        let (spin, rate) = match self {
+            Self::Evenkeel { spin, rate } => (spin, rate),
+            Self::H2load => (false, None),
+        };
+        command.args(spin.then_some("--spin"));
+        match rate {
             // An open loop takes three times as long for a request.
-            Self::EvenkeelOpen(rate) => command
+            Some(rate) => command
                 .arg(format!("--rate={rate}"))
-                .arg(format!("--requests={}", requests / 3)),
-            _ => command.arg(format!("--requests={requests}")),
+                .arg(format!("--requests={}", (requests / 3).max(5))),
+            None => command.arg(format!("--requests={requests}")),
         };
         let report: Value = serde_json::from_str(&shell::capture(&mut command)?)?;
         ensure!(
@@ -201,95 +223,6 @@ impl Client {
             report["causes"]
         );
         Ok(report)
-    }
-}
-
-fn outcome(races: &[Race], known: &[Known]) -> Outcome {
-    let mut claims: Vec<Claim> = races.iter().map(Race::claim).collect();
-    claims.extend(known.iter().flat_map(Known::claims));
-    Outcome {
-        tables: vec![throughput(races), latency(known)],
-        plots: vec![ratios(races)],
-        claims,
-        notes: vec![
-            "One thread each for client and server. Where the client is the slower of the two, the figures compare \
-             clients; where the server is, they must be the same."
-                .to_owned(),
-            "Latency above the delay holds everything between the client's clock and the backend's timer: two passes \
-             through the loopback, both programs, and up to four wakeups."
-                .to_owned(),
-        ],
-        ..Outcome::default()
-    }
-}
-
-fn throughput(races: &[Race]) -> Table {
-    let row = |race: &Race| {
-        let [ours, theirs] = &race.clients;
-        Row::new(
-            race.label,
-            vec![ours.cell(0), theirs.cell(0), ours.ratio_cell(theirs, 0)],
-        )
-    };
-    Table {
-        id: "throughput".to_owned(),
-        title: "Closed loop: requests per second, as each client says".to_owned(),
-        of: "server, connections x streams".to_owned(),
-        columns: vec![
-            Column::new("evenkeel load", "1/s", 0),
-            Column::new("h2load", "1/s", 0),
-            Column::new("evenkeel load / h2load", "", 3),
-        ],
-        rows: races.iter().map(row).collect(),
-    }
-}
-
-fn latency(known: &[Known]) -> Table {
-    let rows = known.iter().flat_map(|backend| {
-        backend.clients.iter().map(|client| {
-            let above = |index| match client.cell(index) {
-                Cell::Figure(_) => Cell::figure(&backend.above(client, index)),
-                other => other,
-            };
-            Row::new(
-                format!("{} ms, {}", backend.delay / 1000, client.label),
-                vec![above(0), above(1)],
-            )
-        })
-    });
-    Table {
-        id: "latency".to_owned(),
-        title: "A backend that answers after a known time: what clients measure above it"
-            .to_owned(),
-        of: "delay, client".to_owned(),
-        columns: vec![Column::new("p50", "us", 0), Column::new("p99", "us", 0)],
-        rows: rows.collect(),
-    }
-}
-
-fn ratios(races: &[Race]) -> Plot {
-    let points = races.iter().enumerate().filter_map(|(index, race)| {
-        let [ours, theirs] = &race.clients;
-        let ratio = Measured::of(&ours.ratios(theirs, 0))?;
-        Some(Point::measured(index as f64, &ratio))
-    });
-    Plot {
-        id: "throughput".to_owned(),
-        title: "Throughput that evenkeel load sees, as a multiple of what h2load sees".to_owned(),
-        kind: PlotKind::Bars,
-        x: Axis {
-            title: "server, connections x streams".to_owned(),
-            categories: races.iter().map(|race| race.label.to_owned()).collect(),
-            ..Axis::default()
-        },
-        y: Axis {
-            title: "evenkeel load / h2load".to_owned(),
-            ..Axis::default()
-        },
-        series: vec![Series {
-            name: "evenkeel load / h2load".to_owned(),
-            points: points.collect(),
-        }],
     }
 }
 
@@ -320,6 +253,29 @@ impl Race {
 // === impl Known ===
 
 impl Known {
+    fn name(&self) -> String {
+        let spin = if self.spin { " with --spin" } else { "" };
+        format!("{} ms{spin}", self.delay / 1000)
+    }
+
+    fn measure(&mut self, lab: &Lab, context: &Context, rounds: usize) -> Result<()> {
+        let delay = format!("--delay={}us", self.delay);
+        let options = [delay.as_str(), "--spin"];
+        let options = if self.spin {
+            &options[..]
+        } else {
+            &options[..1]
+        };
+        // Gone afterwards: one that spins has a core to itself.
+        let _backend = echo(lab, DELAYED, options)?;
+        let url = bytes_from(DELAYED);
+        let requests = context.choose(2_000_000, 200_000) / self.delay;
+        let label = format!("latency of a backend that answers after {}", self.name());
+        contest(&mut self.clients, rounds, &label, |client| {
+            client.latency(lab, context, requests, &url)
+        })
+    }
+
     /// How much longer than the delay requests took, in microseconds.
     fn above(&self, client: &Contestant<Client>, index: usize) -> Vec<f64> {
         let samples = client.samples(index).into_iter();
@@ -333,9 +289,9 @@ impl Known {
         let [closed, open, _] = &self.clients;
         let claim = |client: &Contestant<Client>| {
             let text = format!(
-                "{}: the median is within 0.1 ms of a delay of {} ms",
+                "{}: the median is within 0.1 ms of a delay of {}",
                 client.label,
-                self.delay / 1000
+                self.name()
             );
             match Measured::of(&self.above(client, 0)) {
                 Some(above) => Claim::new(
@@ -388,7 +344,7 @@ mod tests {
     fn latency_agrees_when_the_median_is_the_delay_within_a_tenth_of_a_millisecond() {
         let known = Known {
             delay: 5_000,
-            url: String::new(),
+            spin: false,
             clients: [
                 contestant("closed", &[5_090.0; 3]),
                 contestant("open", &[5_110.0; 3]),
