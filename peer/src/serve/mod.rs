@@ -59,9 +59,11 @@ pub async fn run(args: &Args) -> Result<()> {
     let tcp = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("listen on {}", args.listen))?;
-    let quic = quinn::Endpoint::server(crate::tls::server(&args.certificate)?, args.listen)?;
+    // Port 0 is any for TCP; UDP takes the same.
+    let listen = tcp.local_addr()?;
+    let quic = quinn::Endpoint::server(crate::tls::server(&args.certificate)?, listen)?;
     let mut stop = signal(SignalKind::terminate())?;
-    eprintln!("listening on {}", args.listen);
+    eprintln!("listening on {listen}");
     tokio::select! {
         _ = stop.recv() => Ok(()),
         ended = tcp::serve(tcp, answers.clone()) => ended,

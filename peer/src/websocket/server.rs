@@ -38,7 +38,7 @@ async fn serve(args: &Args) -> Result<()> {
     let listener = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("listen on {}", args.listen))?;
-    eprintln!("listening on {}", args.listen);
+    eprintln!("listening on {}", listener.local_addr()?);
     let (leave, leaving) = watch::channel(false);
     let known = Known::default();
     let mut connections = JoinSet::new();
