@@ -41,6 +41,11 @@ pub static SERVICE_INFO: Array<ServiceInfo, SERVICES_MAX> = Array::new();
 #[btf_map]
 pub static MAGLEV: ArrayOfMaps<Array<MaglevTable, 1>, SERVICES_MAX> = ArrayOfMaps::new();
 
+/// What the tables in `MAGLEV` are like. Empty and never looked up: before 6.2 the kernel takes a table only if BTF says
+/// as much of it as of the first one (a timer's offset of -ENOENT is not one of -EINVAL), and this map has that BTF.
+#[btf_map]
+pub static MAGLEV_TABLE: Array<MaglevTable, 1> = Array::new();
+
 /// Backend index -> backend.
 #[btf_map]
 pub static BACKENDS: Array<Backend, BACKENDS_MAX> = Array::new();

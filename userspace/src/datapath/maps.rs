@@ -1,6 +1,7 @@
 //! Typed handles of every map of the BPF object.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd as _;
 
 use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, PerCpuArray, SockMap};
 use aya::{Ebpf, Pod};
@@ -9,7 +10,7 @@ use evenkeel_ebpf::abi::{
     ServiceInfo, ServiceKey, Settings, Tuple,
 };
 
-use super::{DatapathError, Options};
+use super::{DatapathError, Options, syscall};
 
 /// The inner map of `MAGLEV`.
 pub(super) type Table = Array<MapData, MaglevTable>;
@@ -21,6 +22,8 @@ pub(super) struct Maps {
     pub(super) services: HashMap<MapData, ServiceKey, Service>,
     pub(super) service_info: Array<MapData, ServiceInfo>,
     pub(super) maglev: ArrayOfMaps<MapData, Table>,
+    /// What makes the tables in it.
+    maglev_table: syscall::MapTemplate,
     pub(super) backends: Array<MapData, Backend>,
     pub(super) backend_by_addr: HashMap<MapData, ServiceKey, BackendIndex>,
     pub(super) nat_sources: Array<MapData, Address>,
@@ -43,6 +46,7 @@ impl Maps {
             services: take(ebpf, "SERVICES")?,
             service_info: take(ebpf, "SERVICE_INFO")?,
             maglev: take(ebpf, "MAGLEV")?,
+            maglev_table: table_maker(ebpf)?,
             backends: take(ebpf, "BACKENDS")?,
             backend_by_addr: take(ebpf, "BACKEND_BY_ADDR")?,
             nat_sources: take(ebpf, "NAT_SOURCES")?,
@@ -55,6 +59,34 @@ impl Maps {
             events: take(ebpf, "EVENTS")?,
             steer_sockets: take(ebpf, "STEER_SOCKETS")?,
         })
+    }
+}
+
+/// Makes tables like the object's `MAGLEV_TABLE`, which `MAGLEV` takes.
+fn table_maker(ebpf: &mut Ebpf) -> Result<syscall::MapTemplate, DatapathError> {
+    const NAME: &str = "MAGLEV_TABLE";
+    let map = ebpf.take_map(NAME).ok_or(DatapathError::Missing(NAME))?;
+    let map: MapData = match map {
+        Map::Array(data) => data,
+        _ => return Err(DatapathError::Missing(NAME)),
+    };
+    syscall::MapTemplate::of(map.fd().as_fd()).map_err(|source| DatapathError::System {
+        action: "asking the kernel about map MAGLEV_TABLE",
+        source,
+    })
+}
+
+impl Maps {
+    /// An empty table for `MAGLEV`.
+    pub(super) fn new_table(&self) -> Result<Table, DatapathError> {
+        let created = self.maglev_table.create();
+        let created = created.map_err(|source| DatapathError::System {
+            action: "making a Maglev table",
+            source,
+        })?;
+        let wrong = DatapathError::map("MAGLEV");
+        let data = MapData::from_fd(created).map_err(&wrong)?;
+        Table::try_from(Map::Array(data)).map_err(&wrong)
     }
 }
 

@@ -1,5 +1,5 @@
 //! The `bpf` commands that aya 0.14 does not offer: batch lookup, replacing the program of any pinned link, link
-//! information, deleting from an array of maps, test runs that return the time. The only `unsafe` of userspace.
+//! information, deleting from an array of maps, maps with the BTF of others, test runs that return the time. The only `unsafe` of userspace.
 #![expect(
     unsafe_code,
     reason = "the bpf system call takes pointers and a union; each block argues for itself"
@@ -12,7 +12,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use aya::Pod;
-use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type, bpf_prog_info};
+use aya_obj::generated::{
+    bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type, bpf_map_info, bpf_prog_info,
+};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 /// Calls `bpf(2)`.
@@ -144,6 +146,50 @@ pub(super) fn run_time(program: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
     request.info = std::ptr::from_mut(&mut info) as u64;
     bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;
     Ok((info.run_time_ns, info.run_cnt))
+}
+
+/// Makes maps of one type, with the same sizes and BTF. Asking for the BTF takes CAP_SYS_ADMIN, making the maps CAP_BPF.
+#[derive(Debug)]
+pub(super) struct MapTemplate {
+    info: bpf_map_info,
+    types: OwnedFd,
+}
+
+impl MapTemplate {
+    /// Of what `map` is.
+    pub(super) fn of(map: BorrowedFd<'_>) -> io::Result<Self> {
+        // SAFETY: a struct of integers, valid as all zeroes.
+        let mut info: bpf_map_info = unsafe { std::mem::zeroed() };
+        let mut question = attributes();
+        // SAFETY: writing fields of a zeroed union; `info` lives until after the call and its size is passed.
+        let request = unsafe { &mut question.info };
+        request.bpf_fd = fd_number(map);
+        request.info_len = u32::try_from(size_of::<bpf_map_info>()).unwrap_or(u32::MAX);
+        request.info = std::ptr::from_mut(&mut info) as u64;
+        bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut question)?;
+        let mut question = attributes();
+        // SAFETY: writing a field of a zeroed union.
+        let wanted = unsafe { &mut question.__bindgen_anon_6 };
+        wanted.__bindgen_anon_1.btf_id = info.btf_id;
+        let types = bpf(bpf_cmd::BPF_BTF_GET_FD_BY_ID, &mut question).map(owned)?;
+        Ok(Self { info, types })
+    }
+
+    /// Another one.
+    pub(super) fn create(&self) -> io::Result<OwnedFd> {
+        let mut attributes = attributes();
+        // SAFETY: writing fields of a zeroed union.
+        let wanted = unsafe { &mut attributes.__bindgen_anon_1 };
+        wanted.map_type = self.info.type_;
+        wanted.key_size = self.info.key_size;
+        wanted.value_size = self.info.value_size;
+        wanted.max_entries = self.info.max_entries;
+        wanted.map_flags = self.info.map_flags;
+        wanted.btf_fd = fd_number(self.types.as_fd());
+        wanted.btf_key_type_id = self.info.btf_key_type_id;
+        wanted.btf_value_type_id = self.info.btf_value_type_id;
+        bpf(bpf_cmd::BPF_MAP_CREATE, &mut attributes).map(owned)
+    }
 }
 
 /// Deletes `key`; used for an array of maps, where it empties the slot.

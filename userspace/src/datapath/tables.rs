@@ -14,7 +14,6 @@
 use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd;
 
-use aya::maps::Array;
 use evenkeel_ebpf::abi::{
     Backend, BackendIndex, FILTER_BACKENDS, FILTER_BITS, FILTER_SERVICES, Filter, MAGLEV_SLOTS,
     MaglevTable, NO_BACKEND, ServiceKey, filter_bit, forwarding,
@@ -139,7 +138,7 @@ impl super::Datapath {
             .is_none_or(|installed| installed.choices != choices)
         {
             let wrong = DatapathError::map("MAGLEV");
-            let mut table = Array::create(1, 0).map_err(&wrong)?;
+            let mut table = self.maps.new_table()?;
             table
                 .set(0, build(service, &choices).as_ref(), 0)
                 .map_err(&wrong)?;

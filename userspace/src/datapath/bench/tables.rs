@@ -2,7 +2,6 @@
 
 use std::net::Ipv4Addr;
 
-use aya::maps::Array;
 use evenkeel_ebpf::abi::{
     Address, Backend, FILTER_BACKENDS, FILTER_SERVICES, Filter, Flow, Http2, MaglevTable,
     NO_BACKEND, PROTOCOL_TCP, Reply, Service, ServiceKey, Settings, Tuple, filter_bit, forwarding,
@@ -91,7 +90,7 @@ fn fill_services(maps: &mut Maps, size: Size) -> Result<Filter, DatapathError> {
         *slot = index;
     }
     let wrong = || DatapathError::map("MAGLEV");
-    let mut inner = Array::create(1, 0).map_err(wrong())?;
+    let mut inner = maps.new_table()?;
     inner.set(0, table, 0).map_err(wrong())?;
     let mut filter = Filter { words: [0; _] };
     for index in 0..u32::from(size.services) {
