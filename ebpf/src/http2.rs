@@ -20,8 +20,8 @@
 //! put together from `hole_partial` and `island_head`. Once the hole's chain reaches the front, the hole is closed.
 //!
 //! # The search
-//! Every offset of a segment can be the start of a header (a candidate) if it looks like one; the headers that
-//! follow it where its length says, in this segment or a later one, confirm it. What speaks for a candidate is
+//! Every offset of a segment can be the start of a header (a candidate) if it looks like one (where no byte of the next
+//! eight is zero none can, and all eight are passed over at once); the headers that follow it where its length says, in this segment or a later one, confirm it. What speaks for a candidate is
 //! added up to [`CONFIRMED`]: one for each header of its chain, one if it starts with the segment, [`EXACT_END`] if
 //! the chain ends with the segment. Random bytes pass for a header about once in 10^7 offsets where nothing is known
 //! of the flow, and far less often where `highest` is: ids can then not have grown faster than the bytes that went
@@ -460,6 +460,8 @@ fn upgrades<B: Bytes>(state: &mut Http2, bytes: &B, segment: Segment) -> bool {
     state.next = segment.sequence;
     state.partial_length = 0;
     state.flags |= flag::PREFACE;
+    // The request that asked for the upgrade is stream 1, though no frame of the client ever names it.
+    state.highest = 1;
     true
 }
 

@@ -19,7 +19,7 @@ use crate::xdp::XdpFrame;
 
 /// Turns for one packet: frame headers, or candidates where the boundary was lost. More than headers fit 1,500 bytes
 /// (166 without any content), and enough for 64 KiB of requests.
-const TURNS: u32 = 1024;
+const TURNS: u32 = 2048;
 
 /// Looks at a flow that another processor has taken; some 25 ns each: more than a segment's walk takes.
 const LOOKS: u32 = 1024;

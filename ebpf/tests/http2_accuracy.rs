@@ -50,6 +50,17 @@ fn request(stream: u32, shape: u8, length: usize) -> Vec<Frame> {
     }
 }
 
+/// Uploads: most segments hold no header at all.
+fn uploads(count: u32, body: usize) -> Connection {
+    let frames: Vec<Frame> = (0..count)
+        .flat_map(|index| {
+            let stream = 1 + 2 * index;
+            [Frame::new(1, 4, stream, 25), Frame::new(0, 1, stream, body)]
+        })
+        .collect();
+    Connection::new(&frames)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -114,5 +125,45 @@ proptest! {
             prop_assert!(receiver.opened <= count);
         }
         prop_assert_eq!(receiver.opened, count);
+    }
+
+    #[test]
+    fn a_full_segment_of_an_upload_that_comes_late_costs_nothing_once_requests_follow(
+        late in 0_usize..28,
+        delay in 1_usize..4,
+        body in 2500_usize..3500,
+    ) {
+        let connection = uploads(20, body);
+        let mut order = connection.pieces(&[1448]);
+        let piece = order.remove(late);
+        order.insert(late + delay, piece);
+        let mut receiver = Receiver::new(FIRST, &connection);
+        for piece in &order {
+            receiver.feed(piece.start, piece.end);
+            prop_assert!(receiver.opened <= 20);
+        }
+        prop_assert_eq!(receiver.opened, 20);
+    }
+
+    #[test]
+    fn two_full_segments_of_an_upload_that_come_late_cost_nothing_once_requests_follow(
+        late in 0_usize..15,
+        again in 16_usize..28,
+        delay in 1_usize..4,
+        delay_again in 1_usize..4,
+        body in 2500_usize..3500,
+    ) {
+        let connection = uploads(20, body);
+        let mut order = connection.pieces(&[1448]);
+        for (late, delay) in [(late, delay), (again, delay_again)] {
+            let piece = order.remove(late);
+            order.insert(late + delay, piece);
+        }
+        let mut receiver = Receiver::new(FIRST, &connection);
+        for piece in &order {
+            receiver.feed(piece.start, piece.end);
+            prop_assert!(receiver.opened <= 20);
+        }
+        prop_assert_eq!(receiver.opened, 20);
     }
 }

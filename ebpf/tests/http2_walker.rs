@@ -230,6 +230,10 @@ fn frames_that_open_no_stream_count_none() {
         Frame::new(6, 0, 0, 8),
         Frame::new(0x10, 0, 0, 20),
         Frame::new(0xfe, 0xff, 77, 3),
+        // Types that end in the bits of DATA, HEADERS and CONTINUATION.
+        Frame::new(0x40, 0, 0x7fff_ffff, 3),
+        Frame::new(0x41, 4, 77, 3),
+        Frame::new(0x89, 0, 79, 0),
         Frame::new(5, 4, 8, 20),
         Frame::new(8, 0, 8, 4),
         Frame::new(7, 0, 0, 8),

@@ -36,3 +36,8 @@ fn what_is_sent_again_with_other_ends_counts_once() -> Result<()> {
 fn requests_that_arrive_out_of_order_count_exactly() -> Result<()> {
     exact("reordered", 3)
 }
+
+#[test]
+fn uploads_that_arrive_out_of_order_count_exactly() -> Result<()> {
+    exact("reordered_bulk", 4)
+}

@@ -51,3 +51,8 @@ fn ids_that_a_client_leaves_out_count_as_streams() -> Result<()> {
     );
     Ok(())
 }
+
+#[test]
+fn frames_of_unknown_types_open_none() -> Result<()> {
+    exact("unknown")
+}

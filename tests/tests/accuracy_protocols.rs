@@ -88,7 +88,7 @@ fn curl(stage: &Stage, requests: usize) -> Result<()> {
 }
 
 #[test]
-fn a_request_upgraded_to_h2c_counts_once_another_follows() -> Result<()> {
+fn a_request_upgraded_to_h2c_counts_as_the_first_stream() -> Result<()> {
     let (stage, _proxy, _echo) = upgrading()?;
     curl(&stage, 3)?;
     let counts = stage.counts()?;
@@ -96,7 +96,7 @@ fn a_request_upgraded_to_h2c_counts_once_another_follows() -> Result<()> {
     // Alone it remains HTTP/1.1 on the wire: no frame of the client ever names stream 1.
     curl(&stage, 1)?;
     let counts = stage.counts()?;
-    ensure!(counts.service == 3, "{counts:?}");
+    ensure!(counts.service == 4, "{counts:?}");
     Ok(())
 }
 

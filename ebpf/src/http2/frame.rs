@@ -94,6 +94,14 @@ impl Header {
         ((self.word & 0xff_ffff) << 8) | self.last
     }
 
+    /// True if none of the first eight bytes is zero, so that no [likely](Self::is_likely) header starts at any of them.
+    #[inline(always)]
+    pub fn starts_nowhere(self) -> bool {
+        // Alan Mycroft's test: a byte that is zero, and only with one in sight, borrows into its highest bit.
+        const ONES: u64 = 0x0101_0101_0101_0101;
+        self.word.wrapping_sub(ONES) & !self.word & (ONES << 7) == 0
+    }
+
     /// The stream id if this is DATA or HEADERS on one: most of what clients send, and [`Self::is_possible`] with
     /// whatever length.
     #[inline(always)]
@@ -107,7 +115,9 @@ impl Header {
     pub fn opened(self) -> u32 {
         let kind = self.kind();
         let stream = self.stream();
-        let proves = (PROVES_STREAM >> (kind & 0x3f)) & stream & 1;
+        // A shift by 64 or more is none.
+        let known = u64::from(kind <= CONTINUATION);
+        let proves = (PROVES_STREAM >> (kind & 0x3f)) & known & stream & 1;
         (stream & proves.wrapping_neg()) as u32
     }
 

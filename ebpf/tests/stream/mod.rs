@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use std::ops::Range;
 
 /// Turns of the walker's loop in these tests.
-const FRAMES: u32 = 1024;
+const FRAMES: u32 = 2048;
 /// Headers before the payload.
 const HEADROOM: usize = 54;
 
