@@ -1,0 +1,82 @@
+//! What the data path counts beside flows, packets, bytes and streams: drops by reason, and what is worth a name.
+
+/// Entries of `EVENTS` (per CPU `u64`): every drop, and every pass that somebody may want to know of, by reason.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Dropped: a header is cut short or contradicts itself.
+    DropMalformed = 0,
+    /// Dropped: the service has no backend that takes new flows.
+    DropNoBackend = 1,
+    /// Dropped: no NAT port was free within the bounded number of tries.
+    DropNatPortsExhausted = 2,
+    /// Dropped: no route to the next hop (unreachable, blackhole, prohibit).
+    DropNoRoute = 3,
+    /// Dropped: packet larger than the next hop's MTU.
+    DropTooBig = 4,
+    /// Dropped: the flow table refused an entry.
+    DropFlowTable = 5,
+    /// Dropped: TTL or hop limit ran out.
+    DropTtlExpired = 6,
+    /// Dropped: the helper that rewrites or redirects failed.
+    DropRewriteFailed = 7,
+    /// Passed to the stack: IP fragment; only the first has ports.
+    PassFragment = 8,
+    /// Passed to the stack or the next hook: neighbour unresolved.
+    PassNoNeighbour = 9,
+    /// Passed to the stack: IP forwarding is disabled on the interface.
+    PassForwardingDisabled = 10,
+    /// Passed to the stack: belongs to the local proxy.
+    PassLocal = 11,
+    /// A lost half of a flow's pair of entries was put back by the other half.
+    PairRepaired = 12,
+    /// An ICMP error was translated and forwarded.
+    IcmpTranslated = 13,
+    /// An ICMP error for a service address belonged to no flow.
+    IcmpUnmatched = 14,
+    /// The frame walker lost the boundary (gap, reordering) and searched.
+    WalkerResync = 15,
+    /// The frame walker reached its bound of frames in one packet.
+    WalkerBound = 16,
+    /// A SYN arrived on a flow that was closed: recorded anew.
+    FlowReused = 17,
+    /// `steer` found no listening socket of the proxy for an `l7` service.
+    SteerNoSocket = 18,
+    /// Dropped: the first fragment of a packet for a flow on a backend. The stack would put it together and
+    /// answer with a reset.
+    DropFragment = 19,
+    /// Dropped: a reset that belongs to no flow, so that nobody waits for it.
+    DropNoFlow = 20,
+    /// A segment was not walked: another processor worked on the flow for longer than the walker waits.
+    WalkerBusy = 21,
+}
+
+impl Event {
+    /// Number of entries of `EVENTS`.
+    pub const COUNT: u32 = 22;
+    /// Names in order of the value, as shown by `evenkeel status`.
+    pub const NAMES: [&'static str; Self::COUNT as usize] = [
+        "drop_malformed",
+        "drop_no_backend",
+        "drop_nat_ports_exhausted",
+        "drop_no_route",
+        "drop_too_big",
+        "drop_flow_table",
+        "drop_ttl_expired",
+        "drop_rewrite_failed",
+        "pass_fragment",
+        "pass_no_neighbour",
+        "pass_forwarding_disabled",
+        "pass_local",
+        "pair_repaired",
+        "icmp_translated",
+        "icmp_unmatched",
+        "walker_resync",
+        "walker_bound",
+        "flow_reused",
+        "steer_no_socket",
+        "drop_fragment",
+        "drop_no_flow",
+        "walker_busy",
+    ];
+}
