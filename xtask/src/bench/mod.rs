@@ -16,6 +16,7 @@ pub mod facts;
 mod hol;
 mod host;
 pub mod number;
+mod observe;
 mod peers;
 mod pinning;
 mod protocols;
@@ -66,6 +67,11 @@ static SCENARIOS: &[Scenario] = &[
         name: "datapath",
         about: "time of the XDP program per packet, by path, by size of the tables, with and without counting",
         run: datapath::run,
+    },
+    Scenario {
+        name: "observe",
+        about: "evenkeel observe beside somebody else's proxy: what it costs, and whether it sees what the backends count",
+        run: observe::run,
     },
     Scenario {
         name: "hol",
