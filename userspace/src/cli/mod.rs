@@ -114,6 +114,7 @@ enum Command {
     /// Show how unevenly streams land on backends, and which connections carry them.
     Pinning(pinning::Args),
     /// Watch an interface of any host, without balancing anything: are its RPCs pinned?
+    #[command(long_about = observe::ABOUT)]
     Observe(observe::Args),
     /// Choose what a service balances: flows (l4), streams (l7), or let evenkeel choose (auto).
     Mode(mode::Args),
@@ -129,7 +130,7 @@ enum Command {
     Load(Box<load::Args>),
     /// Forward streams without eBPF and without root: only the L7 path, on addresses of this host.
     Proxy(proxy::Args),
-    /// Print the manual page.
+    /// Print the manual page, or that of a command.
     #[command(hide = true)]
     Man(man::Args),
     /// Measure what a packet costs in the data path; `cargo xtask bench datapath` calls it.

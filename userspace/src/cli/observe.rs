@@ -20,10 +20,8 @@ use crate::observe::{Report, Scope, Tally, local_addresses};
 /// How often the kernel's tables are read and the terminal is refreshed.
 const REFRESH: Duration = Duration::from_secs(1);
 
-/// Arguments of `evenkeel observe`.
-#[derive(Clone, Debug, clap::Args)]
-#[command(
-    long_about = "Watch an interface of any host and show which TCP connections carry HTTP/2, how many streams each \
+/// What `evenkeel observe --help` and its manual page say.
+pub(super) const ABOUT: &str = "Watch an interface of any host and show which TCP connections carry HTTP/2, how many streams each \
 opened, to which peer, how long answers took, and how unevenly the peers are used. Nothing is changed: packets are only \
 looked at, and nothing stays behind when the command ends, however it ends (on kernels before 6.6 a SIGKILL leaves idle \
 programs, which the next run removes).
@@ -34,13 +32,15 @@ the verdict. Figures and verdict are about the time of observation; what connect
 Seen are Ethernet interfaces and loopback, TCP over IPv4, HTTP/2 in clear text. TLS is reported as opaque. Packets that \
 an XDP program takes never come this far. Latency is from the request's HEADERS to the END_STREAM of its answer, as this \
 interface sees them: at a client it has the network in it, at a server it has not. Streams that opened or ended in a \
-segment around a loss are counted, but not timed.",
-    after_help = "Examples:
+segment around a loss are counted, but not timed.";
+
+/// Arguments of `evenkeel observe`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Examples:
   evenkeel observe eth0                          whatever passes, until Ctrl-C
   evenkeel observe eth0 --port 50051 --for 30s   the gRPC service on 50051, for half a minute
   evenkeel observe b1 b2 b3                      a gateway's interfaces, as one
-  evenkeel observe eth0 --json --for 10s         for scripts"
-)]
+  evenkeel observe eth0 --json --for 10s         for scripts")]
 pub(super) struct Args {
     /// Interfaces to watch, both directions; a packet that passes two of them counts once.
     #[arg(value_name = "IFACE", required = true)]
