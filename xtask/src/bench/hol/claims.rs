@@ -43,6 +43,8 @@ fn pool(cells: &[Cell]) -> Claim {
     let mut lossy: Vec<f64> = cells.iter().map(|cell| cell.loss).collect();
     lossy.sort_by(f64::total_cmp);
     lossy.dedup();
+    // What happens without loss is the queue's doing.
+    lossy.retain(|loss| *loss > 0.0);
     let mut seen = Vec::new();
     for rtt in RTTS {
         for loss in &lossy {

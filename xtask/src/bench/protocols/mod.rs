@@ -18,7 +18,7 @@ use balanced::{Balanced, Share};
 use link::{LOSS, Link};
 
 /// Rounds, full and quick.
-const ROUNDS: (u64, u64) = (7, 1);
+const ROUNDS: (u64, u64) = (6, 1);
 /// Requests of one client, full and quick.
 const REQUESTS: (u32, u32) = (10_000, 4000);
 /// How long requests begin on a link, full and quick.

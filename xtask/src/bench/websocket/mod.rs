@@ -22,7 +22,7 @@ use crate::term::Progress;
 use stage::{Event, HASHES, Seen, Stage};
 
 /// Rounds, full and quick.
-const ROUNDS: (usize, usize) = (9, 3);
+const ROUNDS: (usize, usize) = (21, 3);
 
 /// What each round showed of one hash and one event.
 pub(super) struct Case {
