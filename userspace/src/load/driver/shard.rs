@@ -17,7 +17,7 @@ use super::target::Addresses;
 use super::work::{self, Work};
 use super::{LoadError, http1, http2};
 use crate::load::random::{Purpose, generator};
-use crate::load::timer::{self, Timer};
+use crate::load::timer::Timer;
 
 /// One of the threads of a run.
 pub(super) struct Shard {
@@ -91,7 +91,7 @@ impl Shard {
         };
         let spinning = async {
             if self.plan.spin {
-                timer::spin().await;
+                timer.spin().await;
             }
             std::future::pending::<()>().await;
         };

@@ -42,7 +42,7 @@ use tokio::time::Instant;
 
 use super::RESPONSE_SIZE_HEADER;
 use super::distribution::ServiceTime;
-use super::timer::{self, Timer};
+use super::timer::Timer;
 use workers::Workers;
 
 /// What distinguishes one echo backend from another.
@@ -140,7 +140,7 @@ pub async fn serve(
                 Err(error) => back_off(&error).await,
             },
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
-            () = timer::spin(), if spin => {}
+            () = backend.timer.spin(), if spin => {}
             () = &mut stop => break,
         }
     }
