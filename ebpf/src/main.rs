@@ -24,6 +24,8 @@ mod count;
 #[cfg(target_arch = "bpf")]
 mod filter;
 #[cfg(target_arch = "bpf")]
+mod floor;
+#[cfg(target_arch = "bpf")]
 mod forward;
 #[cfg(target_arch = "bpf")]
 mod fragment;
@@ -66,6 +68,7 @@ mod program {
     use evenkeel_ebpf::packet::{Parsed, parse};
 
     use crate::filter;
+    use crate::floor::floor;
     use crate::forward::forward;
     use crate::fragment::fragment;
     use crate::frame::{Frame, Verdict};
@@ -88,6 +91,16 @@ mod program {
     /// Baseline of `cargo xtask bench datapath`.
     #[xdp]
     pub fn ek_xdp_pass(_context: XdpContext) -> u32 {
+        xdp_action::XDP_PASS
+    }
+
+    /// Another baseline of it.
+    #[xdp]
+    pub fn ek_xdp_floor(context: XdpContext) -> u32 {
+        let frame = XdpFrame(context);
+        if let Parsed::Tcp(packet) = parse(&frame, frame.length()) {
+            floor(&packet);
+        }
         xdp_action::XDP_PASS
     }
 

@@ -104,7 +104,17 @@ pub fn run(plan: Plan) -> Result<Report, DatapathError> {
             case.times.push(time);
         }
     }
-    // In tables of their own: with the flows that were opened above, a million would not fit and the LRU would evict.
+    // In tables of their own: with the flows that were opened above, more would not fit and the LRU would evict.
+    drop(bench);
+    let mut bench = Bench::load(backend, packets, SIZE)?;
+    let kind = Kind::OpeningFloor;
+    let times = (0..rounds).map(|_| bench.round(kind));
+    cases.push(Measured {
+        name: "opening_floor",
+        about: "SYN, for a program that makes one new entry in the flow table and nothing else",
+        kind,
+        times: times.collect::<Result<_, _>>()?,
+    });
     drop(bench);
     let (many, sweeps) = sweep::run(plan)?;
     cases.extend(many);
@@ -144,6 +154,10 @@ enum Kind {
     Unrelated,
     /// An acknowledgement of one of so many flows.
     Flows(u32),
+    /// Like [`Self::Opening`], for the program that only makes the entry.
+    OpeningFloor,
+    /// Like [`Self::Flows`], for the program that only looks up.
+    FlowsFloor(u32),
 }
 
 struct Measured {
@@ -190,6 +204,7 @@ fn cases() -> Vec<Measured> {
 struct Bench {
     pass: OwnedFd,
     path: OwnedFd,
+    floor: OwnedFd,
     maps: Maps,
     packets: u32,
     /// Flows opened by [`Kind::Opening`].
@@ -210,6 +225,7 @@ impl Bench {
         Ok(Self {
             pass: program(&mut ebpf, "ek_xdp_pass")?,
             path: program(&mut ebpf, "ek_xdp")?,
+            floor: program(&mut ebpf, "ek_xdp_floor")?,
             maps,
             packets,
             opened: 0,
@@ -248,17 +264,18 @@ impl Bench {
                 Kind::Pass | Kind::Unrelated => self.frame.unrelated(),
                 Kind::Established => self.frame.request(),
                 Kind::Acknowledgement => self.frame.acknowledgement(),
-                Kind::Opening => {
+                Kind::Opening | Kind::OpeningFloor => {
                     self.opened += 1;
                     self.frame.opening(self.opened)
                 }
-                Kind::Flows(count) => {
+                Kind::Flows(count) | Kind::FlowsFloor(count) => {
                     let index = self.any(count);
                     self.frame.of_flow(index)
                 }
             };
             let program = match kind {
                 Kind::Pass => &self.pass,
+                Kind::OpeningFloor | Kind::FlowsFloor(_) => &self.floor,
                 _ => &self.path,
             };
             total += u64::from(time(program.as_fd(), frame)?.nanoseconds);

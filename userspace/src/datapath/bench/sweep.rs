@@ -106,21 +106,7 @@ fn flows(plan: Plan) -> Result<(Vec<Measured>, Sweep), DatapathError> {
     for size in sizes.iter().copied() {
         world.grow(size)?;
         world.go_round(Payload::Request)?;
-        let acknowledgements = match size {
-            FEW => Some(("flows_1k", "ACK of one of 1,000 flows at random")),
-            MANY => Some(("flows_1m", "ACK of one of 1,000,000 flows at random")),
-            _ => None,
-        };
-        if let Some((name, about)) = acknowledgements {
-            let kind = Kind::Flows(size);
-            let rounds = (0..plan.rounds).map(|_| world.bench.round(kind));
-            cases.push(Measured {
-                name,
-                about,
-                kind,
-                times: rounds.collect::<Result<_, _>>()?,
-            });
-        }
+        cases.extend(world.acknowledgements(size)?);
         if plan.sweeps {
             points.push(world.measure(size, Payload::Request)?);
         }
@@ -199,6 +185,38 @@ impl World {
             self.send(flow as u32, payload, true)?;
         }
         Ok(())
+    }
+
+    /// What a packet of any of `flows` flows costs, and how much of that is the look-up; for the two sizes that are
+    /// compared.
+    fn acknowledgements(&mut self, flows: u32) -> Result<Vec<Measured>, DatapathError> {
+        let (whole, least) = (Kind::Flows(flows), Kind::FlowsFloor(flows));
+        let cases = match flows {
+            FEW => vec![
+                ("flows_1k", "ACK of one of 1,000 flows at random", whole),
+                ("flows_1k_floor", "the same, only looked up", least),
+            ],
+            MANY => vec![
+                ("flows_1m", "ACK of one of 1,000,000 flows at random", whole),
+                ("flows_1m_floor", "the same, only looked up", least),
+            ],
+            _ => Vec::new(),
+        };
+        let mut measured: Vec<Measured> = cases
+            .into_iter()
+            .map(|(name, about, kind)| Measured {
+                name,
+                about,
+                kind,
+                times: Vec::new(),
+            })
+            .collect();
+        for _ in 0..self.plan.rounds {
+            for case in &mut measured {
+                case.times.push(self.bench.round(case.kind)?);
+            }
+        }
+        Ok(measured)
     }
 
     fn measure(&mut self, size: u32, payload: Payload) -> Result<Point, DatapathError> {
