@@ -86,9 +86,9 @@ pub struct Half {
     pub http2: Http2,
     /// Non-zero while a processor reads a payload of this direction.
     pub busy: u64,
-    /// Packets.
+    /// Packets, without bare acknowledgements.
     pub packets: u64,
-    /// Bytes, from the IP header.
+    /// Their bytes, from the IP header.
     pub bytes: u64,
     /// Where this direction is counted: interface index, doubled, plus one on the way out. A packet that passes two
     /// hooks (a gateway's two interfaces, or loopback) counts at the first only.

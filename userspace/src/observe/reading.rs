@@ -47,9 +47,9 @@ pub struct FlowReading {
     pub before: u64,
     /// Streams that wait for their answer, of those whose beginning was seen.
     pub in_flight: u64,
-    /// Bytes to the server, from the IP header.
+    /// Bytes to the server, from the IP header, without bare acknowledgements.
     pub bytes_to_server: u64,
-    /// Bytes to the client, from the IP header.
+    /// Bytes to the client, likewise.
     pub bytes_to_client: u64,
 }
 
