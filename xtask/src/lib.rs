@@ -9,4 +9,5 @@ pub mod setup;
 pub mod shell;
 pub mod term;
 pub mod test;
+pub mod vm;
 pub mod workspace;

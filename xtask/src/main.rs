@@ -1,6 +1,6 @@
 //! `cargo xtask`: developer commands.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -8,7 +8,7 @@ use xtask::{
     bench, build, demo,
     lab::{self, Lab, Leftovers, Spec},
     setup::{self, Route},
-    test,
+    test, vm,
 };
 
 /// Developer commands of evenkeel.
@@ -77,6 +77,31 @@ enum Commands {
         seed: u64,
         #[command(subcommand)]
         command: Option<BenchCommands>,
+    },
+    /// Boot other kernels and prove that evenkeel works on them. Builds first; needs apt, but neither root nor KVM.
+    #[command(
+        long_about = "Boot other kernels and prove that evenkeel works on them. Kernels are downloaded from the \
+distribution (Debian), never installed, and booted in qemu with an emulated processor: a minute or three for each, \
+which is why this is no part of `cargo xtask test`. Needs apt, but neither root (once qemu is there) nor KVM.
+
+In each: all of `evenkeel check`, then requests through evenkeel on the tc and on the xdp hook, in mode l4 and in mode \
+l7, and seen by `evenkeel observe`; what the kernel counted must be what the client got, to the stream. The serial \
+console of each is kept in target/vm/KERNEL.log."
+    )]
+    Vm {
+        /// Beginning of a version, e.g. 6.1: the newest kernel of those is taken; may be given several times
+        /// [default: 6.1 and 6.12].
+        #[arg(long = "kernel", value_name = "VERSION")]
+        kernels: Vec<String>,
+        /// How long one kernel may take, e.g. `20m`.
+        #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = humantime::parse_duration)]
+        timeout: Duration,
+        /// Print one JSON document instead of the table.
+        #[arg(long)]
+        json: bool,
+        /// Try what is there without building first.
+        #[arg(long)]
+        no_build: bool,
     },
     /// The network-namespace lab by itself.
     Lab {
@@ -177,6 +202,17 @@ fn run(command: &Commands) -> Result<()> {
                 seed: *seed,
             },
         ),
+        Commands::Vm {
+            kernels,
+            timeout,
+            json,
+            no_build,
+        } => vm::run(&vm::Options {
+            kernels: kernels.clone(),
+            timeout: *timeout,
+            json: *json,
+            no_build: *no_build,
+        }),
         Commands::Lab { command } => lab(*command),
     }
 }
