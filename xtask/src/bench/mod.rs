@@ -44,6 +44,8 @@ struct Scenario {
     about: &'static str,
     /// Measures.
     run: fn(&Context) -> Result<Outcome>,
+    /// Whether it takes `bench-peer`, which is long to build.
+    bench_peer: bool,
 }
 
 /// In the order that they run in, and are reported in.
@@ -52,46 +54,55 @@ static SCENARIOS: &[Scenario] = &[
         name: "pinning",
         about: "hot factor, fairness and latency over the number of clients, by who balances: L4, L7, client, pools",
         run: pinning::run,
+        bench_peer: false,
     },
     Scenario {
         name: "peers-l4",
         about: "balancing flows: evenkeel at TC and XDP, nftables, HAProxy tcp, nginx stream, no balancer",
         run: peers::run_l4,
+        bench_peer: false,
     },
     Scenario {
         name: "peers-l7",
         about: "balancing streams: evenkeel, HAProxy, nginx grpc_pass, nghttpx; h2 to h2, one worker each",
         run: peers::run_l7,
+        bench_peer: false,
     },
     Scenario {
         name: "datapath",
         about: "time of the XDP program per packet, by path, by size of the tables, with and without counting",
         run: datapath::run,
+        bench_peer: false,
     },
     Scenario {
         name: "observe",
         about: "evenkeel observe beside somebody else's proxy: what it costs, and whether it sees what the backends count",
         run: observe::run,
+        bench_peer: false,
     },
     Scenario {
         name: "hol",
         about: "small requests beside a download: HTTP/1.1, HTTP/2 in pools, HTTP/3; over loss and round-trip time",
         run: hol::run,
+        bench_peer: true,
     },
     Scenario {
         name: "websocket",
         about: "WebSocket sessions that lose their backend: who finds his state again, and how level it is after",
         run: websocket::run,
+        bench_peer: true,
     },
     Scenario {
         name: "protocols",
         about: "what HTTP/1.1, HTTP/2, gRPC, WebSocket and HTTP/3 trade: fairness, p99 clean and lossy, cost",
         run: protocols::run,
+        bench_peer: true,
     },
     Scenario {
         name: "loadgen",
         about: "whether evenkeel load can be trusted: h2load beside it, and backends of known latency",
         run: peers::run_loadgen,
+        bench_peer: false,
     },
 ];
 

@@ -28,7 +28,7 @@ const GUESS: (Duration, Duration) = (Duration::from_secs(40), Duration::from_sec
 /// Runs the scenarios called `names`, or all, and writes the report.
 pub fn run(names: &[String], context: &Context) -> Result<()> {
     let scenarios = chosen(names)?;
-    prepare()?;
+    prepare(&scenarios)?;
     let begun = Instant::now();
     let facts = Facts::gather(context.quick)?;
     facts.save()?;
@@ -66,7 +66,7 @@ pub fn run(names: &[String], context: &Context) -> Result<()> {
 }
 
 /// Everything that scenarios take for granted.
-fn prepare() -> Result<()> {
+fn prepare(scenarios: &[&Scenario]) -> Result<()> {
     ensure!(
         workspace::is_root(),
         "the benchmarks load BPF programs and make network namespaces: run them as root"
@@ -77,7 +77,9 @@ fn prepare() -> Result<()> {
     if std::env::var_os("EVENKEEL_BIN").is_none() {
         build::run(Route::Any)?;
     }
-    build::bench_peer()?;
+    if scenarios.iter().any(|scenario| scenario.bench_peer) {
+        build::bench_peer()?;
+    }
     lab::clean(Leftovers::Abandoned)?;
     Ok(())
 }
@@ -186,6 +188,7 @@ mod tests {
             name: "test",
             about: "a test",
             run,
+            bench_peer: false,
         }
     }
 
