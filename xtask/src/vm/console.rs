@@ -122,6 +122,15 @@ impl Console {
         }
     }
 
+    /// The JSON document that `name` printed even if it failed: some commands fail to say that what they report is bad.
+    pub(super) fn json_of_any(&self, name: &str) -> Result<Value> {
+        let section = self.sections.iter().find(|it| it.name == name);
+        let document = section
+            .filter(|it| it.status.is_some())
+            .and_then(|it| serde_json::from_str(&it.output).ok());
+        document.map_or_else(|| self.json(name), Ok)
+    }
+
     /// The JSON document that `name` printed.
     pub(super) fn json(&self, name: &str) -> Result<Value> {
         let printed = self.output(name)?;

@@ -98,8 +98,11 @@ pub(super) fn judge(kernel: &Kernel, console: &Console, ending: Option<String>) 
         };
         if !console.ended_before(&format!("{hook}/start")) {
             note(hook, compare(console, &mut pass));
-            note(hook, attached(kernel, console, &mut pass));
-            note(hook, console.output(&format!("{hook}/stop")).map(drop));
+            // A daemon that never was is attached nowhere, and need not be told to stop.
+            if console.output(&format!("{hook}/start")).is_ok() {
+                note(hook, attached(kernel, console, &mut pass));
+                note(hook, console.output(&format!("{hook}/stop")).map(drop));
+            }
         }
         passes.push(pass);
     }
@@ -134,7 +137,7 @@ fn has_tcx(kernel: &Kernel) -> bool {
 }
 
 fn count_checks(kernel: &Kernel, console: &Console, checks: &mut (usize, usize)) -> Result<()> {
-    let report = console.json("check")?;
+    let report = console.json_of_any("check")?;
     let findings = report["findings"].as_array().context("no findings")?;
     let ok = |finding: &&Value| finding["status"] == "ok";
     *checks = (findings.iter().filter(ok).count(), findings.len());
@@ -145,6 +148,7 @@ fn count_checks(kernel: &Kernel, console: &Console, checks: &mut (usize, usize))
         .map(|finding| format!("{}: {}", text(finding, "name"), text(finding, "found")))
         .collect();
     ensure!(wrong.is_empty(), "{}", wrong.join("; "));
+    console.output("check")?;
     let tcx = findings.iter().find(|it| it["name"] == "tcx");
     let found = tcx.map(|it| text(it, "found")).context("tcx not tried")?;
     ensure!(

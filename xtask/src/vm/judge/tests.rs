@@ -205,6 +205,7 @@ fn a_check_that_is_not_ok_is_an_objection_in_its_own_words() {
             {"name": "maps", "status": "fail", "found": "Invalid argument (os error 22)", "remedy": ""},
         ]}),
     );
+    guest.fail("check");
     objects(&guest, "check: maps: Invalid argument");
     assert_eq!(guest.judged().checks, (0, 1));
 }
@@ -215,6 +216,7 @@ fn a_daemon_that_does_not_start_is_quoted() {
     guest.fail("tc/start");
     guest.print("tc/log", &"starting\nevenkeel: the verifier said no");
     objects(&guest, "it said: evenkeel: the verifier said no");
+    assert_eq!(guest.judged().objections.len(), 1);
 }
 
 #[test]
