@@ -19,6 +19,9 @@ use super::rpc::{Exchange, Rpc, Trouble};
 use super::shard::Common;
 use super::work::Work;
 
+/// Streams at most before the peer has said how many it takes: what RFC 9113 section 6.5.2 says that every peer should
+/// take. `h2` knows no limit by itself, and a peer refuses what is too many.
+const STREAMS_AT_FIRST: usize = 100;
 /// The peer may send this much per stream and per connection before we answer.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
@@ -156,6 +159,7 @@ impl Client {
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(HEADER_LIST)
+            .initial_max_send_streams(STREAMS_AT_FIRST)
             .handshake(stream)
             .await
             .map_err(refused)?;
