@@ -31,7 +31,7 @@
 //! another one close to it was heard.
 //!
 //! # What is not exact
-//! - An id that the client skipped counts as a stream (no known client skips any).
+//! - An id that the client skipped counts as a stream (nghttp skips six, see docs/accuracy.md).
 //! - While the front searches, the count lags behind; it catches up with the next frame on a newest stream. It stays
 //!   behind only where a connection *ends* like that, its last requests among what was lost: with two holes at once
 //!   of which the older one held them (one hole is remembered, the newest), with a retransmission that itself came

@@ -261,9 +261,9 @@ fn claims(report: &Report) -> Result<Vec<Claim>> {
     }
     let (many, few) = (case("flows_1m")?, case("flows_1k")?);
     let ratios: Vec<f64> = many
-        .rounds
+        .above(report.pass)
         .iter()
-        .zip(&few.rounds)
+        .zip(few.above(report.pass))
         .map(|(a, b)| a / b)
         .collect();
     claims.push(at_most(
