@@ -46,6 +46,32 @@ fn a_lab_connects_client_balancer_and_backends_and_leaves_nothing_behind() -> Re
     Ok(())
 }
 
+/// What is on its way into a namespace has not arrived there: here it never does.
+#[test]
+fn a_program_that_entered_no_namespace_ends_with_the_lab_all_the_same() -> Result<()> {
+    let lab = Lab::new(&Spec::default())?;
+    let mut stays = Process::start(&lab, "stays", Command::new("sleep").arg("1000"))?;
+    stays.leave();
+    drop(lab);
+    ensure!(stays.has_ended()?.is_some(), "a process outlived the lab");
+    Ok(())
+}
+
+/// Only the namespace tells who was started by a program of the lab and outlived that.
+#[test]
+fn what_a_program_of_the_lab_left_behind_ends_with_the_lab() -> Result<()> {
+    let lab = Lab::new(&Spec::default())?;
+    let mut parent = lab.client().command("sh");
+    parent.args(["-c", "sleep 1000 >/dev/null 2>&1 & echo $!"]);
+    let child = shell::capture(&mut parent)?;
+    let place = Path::new("/proc").join(child.trim()).join("ns/net");
+    ensure!(place.read_link().is_ok(), "it does not run: {child}");
+    drop(lab);
+    // Nobody may have waited for it; but what has ended has no namespace.
+    ensure!(place.read_link().is_err(), "a process outlived the lab");
+    Ok(())
+}
+
 #[test]
 fn two_labs_at_once_do_not_meet() -> Result<()> {
     let (first, second) = (Lab::new(&Spec::default())?, Lab::new(&Spec::default())?);

@@ -200,13 +200,11 @@ impl Cast<'_> {
         command
             .args(["--json", "load", "--progress", "json"])
             .arg(format!("http://{}/", self.stage.lab.service(self.port)))
-            .args(arguments);
-        let mut child = command
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("cannot run: {}", shell::describe(&command)))?;
+            .stderr(Stdio::piped());
+        let mut child = self.stage.lab.spawn(&mut command)?;
         let mut complaints = String::new();
         let mut silent = 0;
         for line in child

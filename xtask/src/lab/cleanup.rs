@@ -7,29 +7,33 @@ use std::{
     fs,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command},
     sync::{Mutex, MutexGuard, Once, PoisonError},
-    thread,
-    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use rustix::process::Pid;
 
-use super::{HOME, namespace::NAMES};
+use super::{
+    HOME,
+    namespace::NAMES,
+    stop::{Running, stop},
+};
 use crate::shell;
 
-/// How long processes of a lab have to end by themselves.
-const GRACE: Duration = Duration::from_secs(2);
 /// Exit code after Ctrl-C: 128 + SIGINT, as shells have it.
 const INTERRUPTED: i32 = 130;
 
+/// A lab of this process.
+struct Ours {
+    id: String,
+    /// What was started for it, less most of what has ended since.
+    started: Vec<Running>,
+}
+
 /// Labs of this process that exist and are not kept.
-static LABS: Mutex<Vec<String>> = Mutex::new(Vec::new());
-/// Held while a lab is made or removed, so that Ctrl-C never meets half a lab.
+static LABS: Mutex<Vec<Ours>> = Mutex::new(Vec::new());
+/// Held while a lab is made or removed and while a program is started for it, so that Ctrl-C never meets half a lab.
 static CHANGING: Mutex<()> = Mutex::new(());
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -48,8 +52,8 @@ pub(super) fn register(id: &str) -> Result<()> {
         let _ = ctrlc::set_handler(|| {
             let _changing = changing();
             eprintln!("\ninterrupted: removing the lab");
-            for id in lock(&LABS).drain(..) {
-                take_away(&id);
+            for lab in lock(&LABS).drain(..) {
+                take_away(&lab.id, lab.started);
             }
             std::process::exit(INTERRUPTED);
         });
@@ -60,13 +64,38 @@ pub(super) fn register(id: &str) -> Result<()> {
     let pid = std::process::id();
     let started = start_time(pid).context("cannot read our own start time from /proc")?;
     fs::write(owner(id), format!("{pid} {started}"))?;
-    lock(&LABS).push(id.to_owned());
+    lock(&LABS).push(Ours {
+        id: id.to_owned(),
+        started: Vec::new(),
+    });
     Ok(())
+}
+
+/// Starts a program for the lab; it ends with the lab at the latest.
+pub(super) fn spawn(id: &str, command: &mut Command) -> Result<Child> {
+    let _changing = changing();
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("cannot run: {}", shell::describe(command)))?;
+    if let Some(lab) = lock(&LABS).iter_mut().find(|lab| lab.id == id) {
+        match Running::new(Pid::from_child(&child)) {
+            Ok(process) => {
+                lab.started.retain(|process| !process.has_ended());
+                lab.started.push(process);
+            }
+            Err(error) => {
+                child.kill()?;
+                child.wait()?;
+                return Err(error).context("cannot keep an eye on a program");
+            }
+        }
+    }
+    Ok(child)
 }
 
 /// Takes the lab out of the care of this process.
 pub(super) fn keep(id: &str) -> Result<()> {
-    lock(&LABS).retain(|lab| lab != id);
+    let _ = take_out(id);
     fs::write(owner(id), "kept")?;
     Ok(())
 }
@@ -74,8 +103,14 @@ pub(super) fn keep(id: &str) -> Result<()> {
 /// Removes a lab of this process.
 pub(super) fn remove(id: &str) {
     let _changing = changing();
-    lock(&LABS).retain(|lab| lab != id);
-    take_away(id);
+    let started = take_out(id).map(|lab| lab.started);
+    take_away(id, started.unwrap_or_default());
+}
+
+fn take_out(id: &str) -> Option<Ours> {
+    let mut labs = lock(&LABS);
+    let index = labs.iter().position(|lab| lab.id == id)?;
+    Some(labs.swap_remove(index))
 }
 
 /// Which leftovers [`clean`] removes.
@@ -107,7 +142,7 @@ pub fn clean(which: Leftovers) -> Result<Vec<String>> {
             None => owner == "kept" && which == Leftovers::AlsoKept,
         };
         if ours {
-            take_away(&id);
+            take_away(&id, Vec::new());
             removed.push(id);
         }
     }
@@ -127,9 +162,10 @@ fn start_time(pid: u32) -> Option<String> {
 }
 
 /// Processes first, then the namespaces, then mounts and files. Does as much as it can and says what it could not.
-fn take_away(id: &str) {
+fn take_away(id: &str, started: Vec<Running>) {
     let namespaces = namespaces(id);
-    stop_all(&namespaces);
+    let inodes: Vec<u64> = namespaces.iter().map(|(_, inode)| *inode).collect();
+    stop(started, &inodes);
     for (name, _) in &namespaces {
         complain(shell::capture(
             Command::new("ip").args(["netns", "delete", name]),
@@ -170,44 +206,6 @@ fn namespaces(id: &str) -> Vec<(String, u64)> {
             let name = entry.file_name().to_string_lossy().into_owned();
             let inode = fs::metadata(entry.path()).ok()?.ino();
             name.starts_with(&prefix).then_some((name, inode))
-        })
-        .collect()
-}
-
-/// Whoever runs inside a namespace of ours was started by us: SIGTERM, and SIGKILL to those that stay.
-fn stop_all(namespaces: &[(String, u64)]) {
-    let begun = Instant::now();
-    let mut signal = Signal::SIGTERM;
-    loop {
-        let inhabitants = inhabitants(namespaces);
-        if inhabitants.is_empty() || begun.elapsed() > 2 * GRACE {
-            return;
-        }
-        if begun.elapsed() > GRACE {
-            signal = Signal::SIGKILL;
-        }
-        for pid in inhabitants {
-            let _ = kill(Pid::from_raw(pid), signal);
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn inhabitants(namespaces: &[(String, u64)]) -> Vec<i32> {
-    let Ok(processes) = fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    processes
-        .flatten()
-        .filter_map(|entry| {
-            let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
-            let network = fs::read_link(entry.path().join("ns/net")).ok()?;
-            let inode = network.to_str()?.strip_prefix("net:[")?.strip_suffix(']')?;
-            let inode: u64 = inode.parse().ok()?;
-            namespaces
-                .iter()
-                .any(|(_, ours)| *ours == inode)
-                .then_some(pid)
         })
         .collect()
 }

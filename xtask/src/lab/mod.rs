@@ -21,12 +21,13 @@ mod daemon;
 mod namespace;
 mod process;
 mod relay;
+mod stop;
 
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command},
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -339,6 +340,11 @@ impl Lab {
     #[must_use]
     pub fn bpffs(&self) -> PathBuf {
         self.directory.join("bpf")
+    }
+
+    /// Starts a program for this lab: it ends with the lab at the latest, wherever it is then.
+    pub fn spawn(&self, command: &mut Command) -> Result<Child> {
+        cleanup::spawn(&self.id, command)
     }
 
     /// How to get into a kept lab and how to get rid of it.

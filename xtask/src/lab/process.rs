@@ -16,7 +16,6 @@ use nix::{
 };
 
 use super::Lab;
-use crate::shell;
 
 /// How long a program may take to become ready or to end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -36,17 +35,15 @@ impl Process {
     pub fn start(lab: &Lab, name: &str, command: &mut Command) -> Result<Self> {
         let output = lab.directory().join(format!("{name}.out"));
         let errors = lab.directory().join(format!("{name}.log"));
-        let child = command
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(&errors)?;
+        command
             .stdin(Stdio::null())
             .stdout(fs::File::create(&output)?)
-            .stderr(
-                fs::File::options()
-                    .create(true)
-                    .append(true)
-                    .open(&errors)?,
-            )
-            .spawn()
-            .with_context(|| format!("cannot run: {}", shell::describe(command)))?;
+            .stderr(log);
+        let child = lab.spawn(command)?;
         Ok(Self {
             name: name.to_owned(),
             child,

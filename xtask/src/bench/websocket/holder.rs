@@ -75,19 +75,16 @@ impl Holder {
         (first, from): (Ipv4Addr, u32),
         more: &[&str],
     ) -> Result<Self> {
-        let mut child = lab
-            .client()
-            .command(peer)
-            .arg("hold")
+        let mut hold = lab.client().command(peer);
+        hold.arg("hold")
             .arg(target.to_string())
             .args(["--sessions", &sessions.to_string()])
             .args(["--first", &first.to_string()])
             .args(["--from", &from.to_string()])
             .args(more)
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("cannot run bench-peer hold")?;
+            .stdout(Stdio::piped());
+        let mut child = lab.spawn(&mut hold)?;
         let orders = child.stdin.take().context("no standard input")?;
         let answers = BufReader::new(child.stdout.take().context("no standard output")?);
         Ok(Self {
