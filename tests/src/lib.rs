@@ -39,7 +39,7 @@ pub const PORT: u16 = 50051;
 /// Name of the service.
 pub const SERVICE: &str = "echo";
 /// How long something may take to become true before a test gives up; no test depends on it when all is well.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What to set up.
 #[derive(Clone, Debug)]

@@ -33,7 +33,7 @@ fn flows_carry_on_without_the_daemon_and_a_restart_picks_every_one_up() -> Resul
         let mut renewed = stage.start_load("renewed", &renewed)?;
         steady.wait_for(500)?;
         renewed.wait_for(500)?;
-        let flows = stage.json(&["flows"])?;
+        let flows = stage.json(&["flows", "--top", "100000"])?;
         let before = stage.counts()?;
 
         stage.kill_daemon()?;
@@ -54,7 +54,7 @@ fn flows_carry_on_without_the_daemon_and_a_restart_picks_every_one_up() -> Resul
         let status = stage.json(&["status"])?;
         ensure!(status["adopted"] == true, "{status}");
         steady.wait_for(3000)?;
-        let still = stage.json(&["flows"])?;
+        let still = stage.json(&["flows", "--top", "100000"])?;
         let (steady, renewed) = (steady.finish()?.all_ok()?, renewed.finish()?.all_ok()?);
         ensure!(
             steady.connections == 8 && steady.retried == 0,

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::{HeaderValue, Uri};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, LocalSet};
 
@@ -44,6 +45,13 @@ impl Backend {
         self.stop.send(()).unwrap();
         self.served.await.unwrap().unwrap()
     }
+}
+
+/// A socket at whose address nobody listens; as long as it lives nobody else is given the address.
+fn nobody() -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    socket
 }
 
 fn plan(target: SocketAddr, kind: Kind, weights: &[u32], budget: Budget) -> Plan {
@@ -184,6 +192,18 @@ fn connections_are_renewed_without_failing_a_request() {
     });
 }
 
+/// What a running backend says of its streams.
+async fn streams(backend: SocketAddr) -> u64 {
+    let mut connection = TcpStream::connect(backend).await.unwrap();
+    let request = b"GET /evenkeel/stats HTTP/1.1\r\nHost: b\r\nConnection: close\r\n\r\n";
+    connection.write_all(request).await.unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await.unwrap();
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    let stats: serde_json::Value = serde_json::from_str(body).unwrap();
+    stats["streams"].as_u64().unwrap()
+}
+
 #[test]
 fn a_backend_that_goes_away_gracefully_fails_no_request() {
     local(async {
@@ -191,7 +211,9 @@ fn a_backend_that_goes_away_gracefully_fails_no_request() {
         let address = backend.address;
         let plan = plan(address, Kind::GrpcUnary, &[1, 1], Budget::Requests(2000));
         let driving = tokio::task::spawn_local(async move { run(&plan).await });
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        while streams(address).await == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         backend.stop.send(()).unwrap();
         let listener = loop {
             match TcpListener::bind(address).await {
@@ -240,11 +262,8 @@ fn the_open_loop_sends_every_request_of_its_schedule() {
 #[test]
 fn failures_are_told_apart() {
     local(async {
-        let unused = TcpListener::bind("127.0.0.1:0")
-            .await
-            .unwrap()
-            .local_addr()
-            .unwrap();
+        let nobody = nobody();
+        let unused = nobody.local_addr().unwrap();
         let refused = run(&plan(unused, Kind::Http2, &[1], Budget::Requests(1))).await;
         assert_eq!(refused.failures, [(Failure::Connect, 1)].into());
 

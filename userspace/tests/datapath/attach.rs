@@ -6,7 +6,9 @@ use evenkeel::datapath::{
     Counters, Datapath, HookChoice, InterfaceSpec, Options, TcAttach, XdpMode,
 };
 
-use crate::lab::{Echo, Lab, chain, echo_service, interface, open, refused, run, service};
+use crate::lab::{
+    Echo, Lab, chain, echo_service, eventually, interface, open, refused, run, service,
+};
 
 #[test]
 fn a_fresh_data_path_counts_from_zero_and_says_where_it_is_attached() {
@@ -60,12 +62,14 @@ fn detaching_leaves_nothing_behind() {
     assert!(!lab.pin_dir.exists());
     let net = run("bpftool", &["net", "show"]);
     assert!(!net.contains("ek_"), "{net}");
+    // A link lets go of its program in the kernel's own time (`bpf_link_put` leaves that to a work queue).
     for id in ids {
-        let gone = Command::new("bpftool")
-            .args(["prog", "show", "id", &id])
-            .status()
-            .expect("bpftool");
-        assert!(!gone.success(), "program {id} is still loaded");
+        let loaded = || {
+            let mut bpftool = Command::new("bpftool");
+            let shown = bpftool.args(["prog", "show", "id", &id]).status();
+            shown.expect("bpftool").success()
+        };
+        eventually(&format!("program {id} was freed"), || !loaded());
     }
 }
 

@@ -9,13 +9,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use evenkeel::datapath::{
     BackendEntry, Datapath, DatapathError, FlowHash, Forwarding, HookChoice, InterfaceSpec, Mode,
     Options, ServiceTable, XdpMode,
 };
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+/// How long something may take to become true before a test gives up.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Two network namespaces and a pin directory. The balancer's has `ekd0`, 10.77.0.1/24; the peer's, at the other end
 /// of it, `ekd1`, 10.77.0.2/24, and a route to 10.77.1.0/24 (services) over the balancer.
@@ -170,6 +173,15 @@ pub fn run(program: &str, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// Waits until `done` says so; no test depends on how long that takes.
+pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < PATIENCE, "never came true: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 pub fn open(options: &Options) -> Datapath {
     match Datapath::open(options) {
         Ok((datapath, _)) => datapath,
@@ -240,9 +252,7 @@ impl Echo {
             let client = TcpStream::connect("10.77.1.1:80").expect("the service answers");
             let (backend, _) = listener.accept().expect("the backend was chosen");
             for stream in [&client, &backend] {
-                stream
-                    .set_read_timeout(Some(Duration::from_secs(10)))
-                    .expect("a timeout");
+                stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
             }
             Self { client, backend }
         };

@@ -2,11 +2,10 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use aya::programs::{SchedClassifier, TcAttachType};
 
-use crate::lab::{Echo, Lab, echo_service, run};
+use crate::lab::{Echo, Lab, echo_service, eventually, run};
 
 const EVENKEEL: &str = env!("CARGO_BIN_EXE_evenkeel");
 
@@ -90,17 +89,9 @@ fn filters() -> usize {
         .sum()
 }
 
-/// The kernel closes descriptors of a killed process on its own time.
-fn eventually_nothing_is_attached() {
-    let begun = Instant::now();
-    while !attached().is_empty() {
-        assert!(
-            begun.elapsed() < Duration::from_secs(10),
-            "still attached: {:?}",
-            attached()
-        );
-        std::thread::sleep(Duration::from_millis(10));
-    }
+/// The kernel lets go of a link on its own time.
+fn eventually_attached(names: &[&str]) {
+    eventually("only the others are attached", || attached() == names);
 }
 
 #[test]
@@ -110,12 +101,12 @@ fn it_is_attached_in_both_directions_and_gone_after_sigterm_and_after_sigkill() 
     assert_eq!(attached(), ["ek_watch_in", "ek_watch_out"]);
     let printed = observer.stop();
     assert!(printed.contains("No RPC was seen"), "{printed}");
-    eventually_nothing_is_attached();
+    eventually_attached(&[]);
 
     let observer = Observer::start(&[]);
     assert_eq!(attached().len(), 2);
     observer.kill();
-    eventually_nothing_is_attached();
+    eventually_attached(&[]);
 }
 
 #[test]
@@ -163,7 +154,7 @@ fn it_sees_what_a_balancer_on_the_same_interface_redirects_and_changes_nothing()
         !printed.contains("No RPC was seen: no TCP connection was."),
         "{printed}"
     );
-    assert_eq!(attached(), ["ek_ingress", "ek_egress"]);
+    eventually_attached(&["ek_ingress", "ek_egress"]);
     Echo::connect(&lab).exchange();
     datapath.detach().expect("detach");
 }

@@ -71,7 +71,15 @@ async fn only_the_drained_service_is_asked_to_go() {
 async fn shutdown_waits_for_streams_under_way() {
     within(async {
         let (backend, release) = held().await;
-        let (proxy, address) = proxy(&[backend.address]);
+        // An address of its own, so that nobody else is given the port once the proxy is gone.
+        let own = std::net::SocketAddr::from(([127, 0, 0, 2], 0));
+        let proxy = evenkeel::l7::Proxy::start(one_worker(), &[own]).expect("start");
+        let address = proxy.local_addrs()[0];
+        proxy.update(vec![service(
+            address,
+            Policy::RoundRobin,
+            &[backend.address],
+        )]);
         let mut client = client(address).await;
         let (response, _) = send(&mut client, get("/"), true).await;
         until(|| backend.streams() == 1).await;

@@ -128,7 +128,8 @@ async fn a_dead_backend_costs_no_request_and_none_left_is_503() {
     within(async {
         const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
         let (backend, _heads) = scripted(&[OK, OK, OK, OK]).await;
-        let dead = nobody().await;
+        let nobody = Nobody::new();
+        let dead = nobody.address;
         let (proxy, address) = proxy(&[dead, backend]);
         let mut client = TcpStream::connect(address).await.expect("connect");
         for _ in 0..4 {
@@ -153,7 +154,8 @@ async fn a_dead_backend_costs_no_request_and_none_left_is_503() {
 #[tokio::test]
 async fn what_is_not_http_is_answered_and_closed() {
     within(async {
-        let (_proxy, address) = proxy(&[nobody().await]);
+        let nobody = Nobody::new();
+        let (_proxy, address) = proxy(&[nobody.address]);
         let mut client = TcpStream::connect(address).await.expect("connect");
         client
             .write_all(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")

@@ -197,11 +197,13 @@ async fn a_silent_connection_is_closed_after_the_deadline() {
             detect_timeout_ms: 50,
             ..one_worker()
         };
-        let (_proxy, address) = proxy_with(limits, Policy::RoundRobin, &[nobody().await]);
+        let nobody = Nobody::new();
+        let (_proxy, address) = proxy_with(limits, Policy::RoundRobin, &[nobody.address]);
         let mut client = TcpStream::connect(address).await.expect("connect");
-        client.write_all(b"PRI * ").await.expect("write");
         let mut answer = Vec::new();
-        client.read_to_end(&mut answer).await.expect("closed");
+        // Where the deadline passes before these bytes come, they are answered by a reset: closed all the same.
+        let _ = client.write_all(b"PRI * ").await;
+        let _ = client.read_to_end(&mut answer).await;
         assert!(answer.is_empty());
     })
     .await;

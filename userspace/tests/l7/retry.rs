@@ -130,7 +130,8 @@ async fn backends_that_leave_after_some_streams_lose_none() {
 async fn a_dead_backend_costs_no_stream() {
     within(async {
         let (a, b) = (Backend::named("a").await, Backend::named("b").await);
-        let (proxy, address) = proxy(&[a.address, nobody().await, b.address]);
+        let nobody = Nobody::new();
+        let (proxy, address) = proxy(&[a.address, nobody.address, b.address]);
         let mut client = client(address).await;
         for _ in 0..60 {
             let response = fetch(&mut client, get("/")).await.expect("response");
@@ -146,7 +147,8 @@ async fn a_dead_backend_costs_no_stream() {
 #[tokio::test]
 async fn without_a_backend_clients_are_told_in_their_language() {
     within(async {
-        let (proxy, address) = proxy(&[nobody().await]);
+        let nobody = Nobody::new();
+        let (proxy, address) = proxy(&[nobody.address]);
         let mut client = client(address).await;
         let response = fetch(&mut client, get("/")).await.expect("response");
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
@@ -162,14 +164,12 @@ async fn without_a_backend_clients_are_told_in_their_language() {
 #[tokio::test]
 async fn a_backend_that_comes_back_is_used_again() {
     within(async {
-        let address_of_backend = nobody().await;
-        let (_proxy, address) = proxy(&[address_of_backend]);
+        let nobody = Nobody::new();
+        let (_proxy, address) = proxy(&[nobody.address]);
         let mut client = client(address).await;
         let response = fetch(&mut client, get("/")).await.expect("response");
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
-        let listener = tokio::net::TcpListener::bind(address_of_backend)
-            .await
-            .expect("bind");
+        let listener = nobody.listen();
         tokio::spawn(async move {
             let (socket, _) = listener.accept().await.expect("accept");
             let mut connection = h2::server::handshake(socket).await.expect("handshake");

@@ -12,7 +12,7 @@ use h2::client::{ResponseFuture, SendRequest};
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Request, Response};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// Ends a test that hangs.
 pub async fn within<T>(future: impl Future<Output = T>) -> T {
@@ -104,10 +104,27 @@ impl Backend {
     }
 }
 
-/// An address on which nobody listens.
-pub async fn nobody() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-    listener.local_addr().expect("address")
+/// An address on which nobody listens, and which nobody else is given as long as this lives.
+pub struct Nobody {
+    pub address: SocketAddr,
+    socket: TcpSocket,
+}
+
+impl Nobody {
+    pub fn new() -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        socket.bind(any).expect("bind");
+        Self {
+            address: socket.local_addr().expect("address"),
+            socket,
+        }
+    }
+
+    /// Somebody listens from now on.
+    pub fn listen(self) -> TcpListener {
+        self.socket.listen(16).expect("listen")
+    }
 }
 
 /// One worker, so that what a test sees does not depend on which worker got its connection.

@@ -17,8 +17,10 @@ use nix::{
 
 use super::Lab;
 
-/// How long a program may take to become ready or to end.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long something may take to become true before that is a failure; when all is well nothing waits that long.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a program may take to end before it is killed.
+const GRACE: Duration = Duration::from_secs(30);
 
 /// A running program; stopped with SIGTERM when dropped.
 #[derive(Debug)]
@@ -138,7 +140,7 @@ impl Process {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(status);
             }
-            if begun.elapsed() > PATIENCE {
+            if begun.elapsed() > GRACE {
                 self.child.kill()?;
                 return Ok(self.child.wait()?);
             }

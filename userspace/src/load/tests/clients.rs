@@ -43,11 +43,8 @@ fn each_policy_spreads_requests_as_it_says() {
 #[test]
 fn requests_go_where_a_backend_answers() {
     local(async {
-        let nobody = TcpListener::bind("127.0.0.1:0")
-            .await
-            .unwrap()
-            .local_addr()
-            .unwrap();
+        let unused = nobody();
+        let unused_address = unused.local_addr().unwrap();
         for kind in [Kind::Http2, Kind::Http1 { keep_alive: true }] {
             for balance in [
                 Balance::PickFirst,
@@ -56,7 +53,7 @@ fn requests_go_where_a_backend_answers() {
                 Balance::P2c,
             ] {
                 let backend = Backend::start("b", Duration::ZERO).await;
-                let mut plan = plan(nobody, kind, &[1; 2], Budget::Requests(100));
+                let mut plan = plan(unused_address, kind, &[1; 2], Budget::Requests(100));
                 plan.addresses.push(backend.address);
                 plan.targets.push(Target::Address(backend.address));
                 plan.balance = balance;
