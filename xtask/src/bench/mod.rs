@@ -10,6 +10,7 @@
 //!
 //! To add a scenario: a module with a `run`, and a line in [`SCENARIOS`].
 
+mod attempts;
 mod context;
 mod datapath;
 pub mod facts;

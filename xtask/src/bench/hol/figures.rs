@@ -7,6 +7,7 @@ use super::{
 };
 use crate::bench::{
     Context, Outcome,
+    attempts::Attempts,
     result::{Axis, Cell, Column, Measured, Plot, PlotKind, Point, Row, Series, Table},
 };
 
@@ -17,19 +18,21 @@ const TYPICAL_LOSS: f64 = 0.01;
 /// Points of a cumulative distribution.
 const STEPS: usize = 200;
 
-pub(super) fn outcome(cells: &[Point3], context: &Context) -> Outcome {
+pub(super) fn outcome(cells: &[Point3], attempts: &Attempts, context: &Context) -> Outcome {
     let mut tables = Vec::new();
     for rtt in RTTS {
         let of = |id: &str, what: &str, read: &dyn Fn(&Point3) -> Cell| {
             table(cells, rtt, id, what, read)
         };
         tables.push(of("p99", "p99 of the small requests, ms", &|cell| {
-            quantile(cell, 0.99)
+            quantile(cell, attempts, 0.99)
         }));
         tables.push(of("p50", "p50 of the small requests, ms", &|cell| {
-            quantile(cell, 0.5)
+            quantile(cell, attempts, 0.5)
         }));
-        tables.push(of("download", "Time of the 10 MB download, s", &download));
+        tables.push(of("download", "Time of the 10 MB download, s", &|cell| {
+            download(cell, attempts)
+        }));
     }
     let mut plots: Vec<Plot> = RTTS.iter().map(|rtt| over_pool(cells, *rtt)).collect();
     plots.extend(RTTS.iter().map(|rtt| over_loss(cells, *rtt)));
@@ -38,7 +41,7 @@ pub(super) fn outcome(cells: &[Point3], context: &Context) -> Outcome {
     Outcome {
         tables,
         plots,
-        claims: claims(cells),
+        claims: claims(cells).into_iter().chain(attempts.claim()).collect(),
         notes: notes(cells, context),
         ..Outcome::default()
     }
@@ -121,10 +124,9 @@ fn find(cells: &[Point3], rtt: u64, loss: f64, way: Way) -> Option<&Point3> {
 }
 
 fn samples(cell: &Point3, quantile: f64) -> Vec<f64> {
-    cell.visits
-        .iter()
-        .map(|visit| visit.quantile(quantile))
-        .collect()
+    // A visit in which no small request began has none to tell of.
+    let visits = cell.visits.iter().map(|visit| visit.quantile(quantile));
+    visits.filter(|figure| figure.is_finite()).collect()
 }
 
 /// A quantile of the small requests, in milliseconds.
@@ -132,21 +134,20 @@ pub(super) fn measured(cell: &Point3, quantile: f64) -> Option<Measured> {
     Measured::of(&samples(cell, quantile))
 }
 
-fn quantile(cell: &Point3, quantile: f64) -> Cell {
-    Cell::figure(&samples(cell, quantile))
+fn quantile(cell: &Point3, attempts: &Attempts, quantile: f64) -> Cell {
+    attempts.cell(&cell.name(), &samples(cell, quantile))
 }
 
-fn download(cell: &Point3) -> Cell {
+fn download(cell: &Point3, attempts: &Attempts) -> Cell {
     let took: Vec<f64> = cell
         .visits
         .iter()
         .flat_map(|visit| visit.downloads.iter().copied())
         .collect();
-    if took.is_empty() {
-        let time = measured_download(cell).map_or(f64::INFINITY, |time| time.median);
-        return Cell::text(format!("about {time:.0}"));
+    match measured_download(cell) {
+        Some(time) if took.is_empty() => Cell::text(format!("about {:.0}", time.median)),
+        _ => attempts.cell(&cell.name(), &took),
     }
-    Cell::figure(&took)
 }
 
 /// Seconds that a download takes at the speed of each visit.

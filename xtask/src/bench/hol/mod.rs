@@ -20,9 +20,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Result, anyhow};
 
-use super::{Context, Outcome};
+use super::{Context, Outcome, attempts::Attempts};
 use crate::term::Progress;
 use stage::{Stage, Visit, Way};
 
@@ -61,6 +61,14 @@ pub(super) struct Cell {
     visits: Vec<Visit>,
 }
 
+impl Cell {
+    /// In words.
+    fn name(&self) -> String {
+        let Self { rtt, loss, way, .. } = self;
+        format!("{}, {rtt} ms, {} % lost", way.name(), loss * 100.0)
+    }
+}
+
 pub(super) fn run(context: &Context) -> Result<Outcome> {
     let stages = RTTS
         .iter()
@@ -85,12 +93,21 @@ pub(super) fn run(context: &Context) -> Result<Outcome> {
             .collect::<Result<Vec<_>>>()
     })?;
     progress.done();
-    let cells: Vec<Cell> = visited.into_iter().flatten().collect();
-    Ok(figures::outcome(&cells, context))
+    let mut cells = Vec::new();
+    let mut attempts = Attempts::default();
+    for (theirs, failed) in visited {
+        cells.extend(theirs);
+        attempts.join(failed);
+    }
+    Ok(figures::outcome(&cells, &attempts, context))
 }
 
 /// Visits every point of one stage, round after round.
-fn rounds(stage: &Stage, context: &Context, progress: Option<&Progress>) -> Result<Vec<Cell>> {
+fn rounds(
+    stage: &Stage,
+    context: &Context,
+    progress: Option<&Progress>,
+) -> Result<(Vec<Cell>, Attempts)> {
     let losses = context.choose(LOSSES.0, LOSSES.1);
     let ways = context.choose(WAYS.0, WAYS.1);
     let mut cells: Vec<Cell> = losses
@@ -107,22 +124,21 @@ fn rounds(stage: &Stage, context: &Context, progress: Option<&Progress>) -> Resu
     let count = cells.len();
     // The first visit of all would pay for what has never been used before.
     stage.visit(ways[0], 0.0, context.seed, Duration::from_millis(200))?;
-    for round in 0.. {
-        if round > 0 && begun.elapsed() > context.choose(TIME.0, TIME.1) {
-            break;
-        }
+    let mut attempts = Attempts::default();
+    'rounds: for round in 0.. {
         for turn in 0..count {
+            if round > 0 && begun.elapsed() > context.choose(TIME.0, TIME.1) {
+                break 'rounds;
+            }
             if let Some(progress) = progress {
                 progress.note(format!("round {}, {} of {count}", round + 1, turn + 1));
             }
             // Nobody always comes first, or always after the same one: 11 shares no divisor with 15 or 35.
             let cell = &mut cells[(turn * 11 + round * 13) % count];
             let seed = context.seed.wrapping_add(round as u64);
-            let visit = stage
-                .visit(cell.way, cell.loss, seed, context.choose(VISIT.0, VISIT.1))
-                .with_context(|| format!("{}, {} ms", cell.way.name(), cell.rtt))?;
-            cell.visits.push(visit);
+            let visit = stage.visit(cell.way, cell.loss, seed, context.choose(VISIT.0, VISIT.1));
+            cell.visits.extend(attempts.keep(&cell.name(), visit)?);
         }
     }
-    Ok(cells)
+    Ok((cells, attempts))
 }

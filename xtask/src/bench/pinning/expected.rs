@@ -48,14 +48,14 @@ pub(super) struct Expected {
 pub(super) fn expect(points: &[(Point, Vec<Visit>)], seed: u64) -> Result<Vec<Option<Expected>>> {
     let compared = points
         .iter()
-        .filter(|(point, _)| placement(point).is_some())
+        .filter(|(point, visits)| placement(point).is_some() && !visits.is_empty())
         .count();
     // Bonferroni: of n intervals that miss once in 20 n, one misses once in 20.
     let level = 1.0 - (1.0 - CONFIDENCE) / compared.max(1) as f64;
     let asked: Vec<Option<Question>> = points
         .iter()
         .map(|(point, visits)| {
-            let placement = placement(point)?;
+            let placement = placement(point).filter(|_| !visits.is_empty())?;
             Some(Question {
                 rounds: visits.iter().map(|visit| units(point, visit)).collect(),
                 peers: BACKENDS,

@@ -8,7 +8,7 @@ use super::{
     tables::{agreement, table},
     ways::{Point, Weights},
 };
-use crate::bench::{Context, Outcome};
+use crate::bench::{Context, Outcome, attempts::Attempts};
 
 /// A point with its visits.
 pub(super) type Visited = (Point, Vec<Visit>);
@@ -63,11 +63,19 @@ pub(super) static METRICS: [Metric; 5] = [
     },
 ];
 
-/// Everything; `missing` says why a way was not measured.
+/// Why some figures are missing.
+pub(super) struct Gaps<'a> {
+    /// Why a way was not measured at all.
+    pub(super) missing: Option<&'a str>,
+    /// What went wrong with the others.
+    pub(super) attempts: Attempts,
+}
+
+/// Everything.
 pub(super) fn outcome(
     visited: &[Visited],
     expected: &[Option<Expected>],
-    missing: Option<&str>,
+    gaps: &Gaps<'_>,
     context: &Context,
 ) -> Outcome {
     let clients = clients(visited);
@@ -78,7 +86,7 @@ pub(super) fn outcome(
         tables.extend(
             METRICS
                 .iter()
-                .map(|metric| table(metric, visited, weights, &clients, missing)),
+                .map(|metric| table(metric, visited, weights, &clients, gaps)),
         );
     }
     tables.push(agreement(visited, expected));
@@ -95,7 +103,10 @@ pub(super) fn outcome(
     Outcome {
         tables,
         plots,
-        claims: claims(visited, expected),
+        claims: claims(visited, expected)
+            .into_iter()
+            .chain(gaps.attempts.claim())
+            .collect(),
         notes: vec![
             format!(
                 "{fewest} to {most} rounds; the seed of a visit follows from {} and its number; connections land by the kernel's \

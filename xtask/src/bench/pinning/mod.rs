@@ -23,9 +23,9 @@ mod ways;
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
-use super::{Context, Outcome};
+use super::{Context, Outcome, attempts::Attempts};
 use crate::term::Progress;
 use stage::{Stage, Visit};
 use ways::Point;
@@ -48,20 +48,27 @@ pub(super) fn run(context: &Context) -> Result<Outcome> {
         .map(|point| (point, Vec::new()))
         .collect();
     // Whoever comes first finds no neighbour resolved and no page in memory.
+    let mut attempts = Attempts::default();
     for (point, _) in visited.iter().take(ways::WAYS.len()) {
-        stage.visit(point, context.seed)?;
+        attempts.keep(&point.name(), stage.visit(point, context.seed))?;
     }
-    rounds(&stage, context, &mut visited)?;
+    rounds(&stage, context, &mut visited, &mut attempts)?;
     let progress = Progress::start("simulating what to expect");
     let expected = expected::expect(&visited, context.seed)?;
     progress.done();
     let missing = missing
         .first()
         .and_then(|point| stage.missing(point.way.target));
-    Ok(figures::outcome(&visited, &expected, missing, context))
+    let gaps = figures::Gaps { missing, attempts };
+    Ok(figures::outcome(&visited, &expected, &gaps, context))
 }
 
-fn rounds(stage: &Stage, context: &Context, visited: &mut [(Point, Vec<Visit>)]) -> Result<()> {
+fn rounds(
+    stage: &Stage,
+    context: &Context,
+    visited: &mut [(Point, Vec<Visit>)],
+    attempts: &mut Attempts,
+) -> Result<()> {
     let progress = Progress::start("clients, weights and ways in turns");
     let begun = Instant::now();
     let time = context.choose(TIME.0, TIME.1);
@@ -78,8 +85,7 @@ fn rounds(stage: &Stage, context: &Context, visited: &mut [(Point, Vec<Visit>)])
                 .seed
                 .wrapping_mul(1_000_003)
                 .wrapping_add((round * count + turn) as u64);
-            let visit = stage.visit(point, seed);
-            visits.push(visit.with_context(|| point.name())?);
+            visits.extend(attempts.keep(&point.name(), stage.visit(point, seed))?);
         }
     }
     progress.done();

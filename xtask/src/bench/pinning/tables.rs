@@ -2,27 +2,29 @@
 
 use super::{
     expected::Expected,
-    figures::{METRICS, Metric, SAME, Visited, capital, find, samples},
+    figures::{Gaps, METRICS, Metric, SAME, Visited, capital, find, samples},
     ways::{Placement, WAYS, Way, Weights, spell},
 };
 use crate::bench::result::{Cell, Column, Measured, Row, Table};
 
-/// One metric, ways down and numbers of clients across; `missing` says why one of them was not measured.
+/// One metric, ways down and numbers of clients across.
 pub(super) fn table(
     metric: &Metric,
     visited: &[Visited],
     weights: Weights,
     clients: &[u32],
-    missing: Option<&str>,
+    gaps: &Gaps<'_>,
 ) -> Table {
-    let cell = |way: &Way, clients: u32| match (find(visited, way.name, weights, clients), missing)
-    {
-        (Some((_, visits)), _) => Cell::figure(&samples(metric, visits)),
-        (None, Some(what)) => Cell::Missing {
-            what: what.to_owned(),
-        },
-        (None, None) => Cell::Empty,
-    };
+    let cell =
+        |way: &Way, clients: u32| match (find(visited, way.name, weights, clients), gaps.missing) {
+            (Some((point, visits)), _) => {
+                gaps.attempts.cell(&point.name(), &samples(metric, visits))
+            }
+            (None, Some(what)) => Cell::Missing {
+                what: what.to_owned(),
+            },
+            (None, None) => Cell::Empty,
+        };
     let row = |way: &Way| {
         Row::new(
             way.name,
@@ -103,16 +105,15 @@ pub(super) fn agrees(measured: &[f64], expected: &Expected) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::attempts::Attempts;
 
     #[test]
     fn a_way_that_is_missing_says_why_in_every_cell() {
-        let table = table(
-            &METRICS[0],
-            &[],
-            Weights::Equal,
-            &[1, 30],
-            Some("no nft here"),
-        );
+        let gaps = Gaps {
+            missing: Some("no nft here"),
+            attempts: Attempts::default(),
+        };
+        let table = table(&METRICS[0], &[], Weights::Equal, &[1, 30], &gaps);
         let cells = table.rows.iter().flat_map(|row| &row.cells);
         let missing =
             cells.filter(|cell| matches!(cell, Cell::Missing { what } if what == "no nft here"));

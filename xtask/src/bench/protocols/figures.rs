@@ -1,12 +1,13 @@
 //! The trade-off table, and what is drawn and claimed of it.
 
 use super::{
-    Seen, Share,
+    Place, Seen, Share,
     balanced::{CONNECTIONS, middle},
     link::{LOSS, RATE, RTT},
 };
 use crate::bench::{
     Outcome,
+    attempts::Attempts,
     result::{Axis, Cell, Claim, Column, Measured, Plot, PlotKind, Point, Row, Series, Table},
 };
 
@@ -16,11 +17,11 @@ const WANTS: &str = "UDP services";
 /// What is drawn of a protocol.
 type Read = fn(&Seen) -> Vec<f64>;
 
-pub(super) fn outcome(all: &[Seen]) -> Outcome {
+pub(super) fn outcome(all: &[Seen], attempts: &Attempts) -> Outcome {
     Outcome {
-        tables: vec![table(all)],
+        tables: vec![table(all, attempts)],
         plots: vec![fairness(all), latency(all)],
-        claims: claims(all),
+        claims: claims(all).into_iter().chain(attempts.claim()).collect(),
         notes: vec![
             format!(
                 "Connections, fairness and cost: one client behind evenkeel, four backends, in a closed loop of \
@@ -38,21 +39,25 @@ pub(super) fn outcome(all: &[Seen]) -> Outcome {
     }
 }
 
-fn shares(shares: &[Share], read: fn(&Share) -> f64) -> Cell {
-    if shares.is_empty() {
-        return Cell::NotYet {
+/// The figures; why they are missing; or that evenkeel cannot do it yet.
+fn shares(place: Place, seen: &Seen, attempts: &Attempts, read: fn(&Share) -> f64) -> Cell {
+    let shares = match place {
+        Place::L4 => &seen.l4,
+        Place::L7 | Place::Clean | Place::Lossy => &seen.l7,
+    };
+    let samples: Vec<f64> = shares.iter().map(read).collect();
+    match attempts.cell(&place.of(seen.protocol), &samples) {
+        Cell::Empty => Cell::NotYet {
             wants: WANTS.to_owned(),
-        };
+        },
+        cell => cell,
     }
-    Cell::figure(&shares.iter().map(read).collect::<Vec<_>>())
 }
 
 /// How many connections one client made, for how many requests.
-fn model(seen: &Seen) -> Cell {
+fn model(seen: &Seen, attempts: &Attempts) -> Cell {
     if seen.l4.is_empty() {
-        return Cell::NotYet {
-            wants: WANTS.to_owned(),
-        };
+        return shares(Place::L4, seen, attempts, |share| share.connections);
     }
     let connections = middle(&seen.l4, |share| share.connections);
     let requests = middle(&seen.l4, |share| share.requests);
@@ -66,7 +71,7 @@ fn model(seen: &Seen) -> Cell {
     ))
 }
 
-fn table(all: &[Seen]) -> Table {
+fn table(all: &[Seen], attempts: &Attempts) -> Table {
     Table {
         id: "trade-offs".to_owned(),
         title: "What each protocol trades".to_owned(),
@@ -83,12 +88,12 @@ fn table(all: &[Seen]) -> Table {
             .iter()
             .map(|seen| {
                 let cells = vec![
-                    model(seen),
-                    shares(&seen.l4, |share| share.fairness),
-                    shares(&seen.l7, |share| share.fairness),
-                    Cell::figure(&seen.clean),
-                    Cell::figure(&seen.lossy),
-                    shares(&seen.l7, |share| share.cost),
+                    model(seen, attempts),
+                    shares(Place::L4, seen, attempts, |share| share.fairness),
+                    shares(Place::L7, seen, attempts, |share| share.fairness),
+                    attempts.cell(&Place::Clean.of(seen.protocol), &seen.clean),
+                    attempts.cell(&Place::Lossy.of(seen.protocol), &seen.lossy),
+                    shares(Place::L7, seen, attempts, |share| share.cost),
                 ];
                 Row::new(seen.protocol.name(), cells)
             })

@@ -10,9 +10,9 @@ mod link;
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
-use super::{Context, Outcome};
+use super::{Context, Outcome, attempts::Attempts};
 use crate::term::Progress;
 use balanced::{Balanced, Share};
 use link::{LOSS, Link};
@@ -54,6 +54,28 @@ impl Protocol {
     }
 }
 
+/// Where a protocol is looked at.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    L4,
+    L7,
+    Clean,
+    Lossy,
+}
+
+impl Place {
+    /// The point of `protocol` there, in words.
+    fn of(self, protocol: Protocol) -> String {
+        let place = match self {
+            Self::L4 => "at l4",
+            Self::L7 => "at l7",
+            Self::Clean => "on a clean link",
+            Self::Lossy => "on a lossy link",
+        };
+        format!("{} {place}", protocol.name())
+    }
+}
+
 /// All that was seen of one protocol.
 struct Seen {
     protocol: Protocol,
@@ -79,6 +101,7 @@ pub(super) fn run(context: &Context) -> Result<Outcome> {
     let requests = context.choose(REQUESTS.0, REQUESTS.1);
     let duration = context.choose(VISIT.0, VISIT.1);
     let rounds = context.choose(ROUNDS.0, ROUNDS.1);
+    let mut attempts = Attempts::default();
     let progress = Progress::start("protocols in turns, behind evenkeel and on links");
     for round in 0..rounds {
         progress.note(format!("round {} of {rounds}", round + 1));
@@ -88,16 +111,20 @@ pub(super) fn run(context: &Context) -> Result<Outcome> {
             let seen = &mut all[at];
             let protocol = seen.protocol;
             let seed = context.seed.wrapping_add(round);
-            let mut visit = || -> Result<()> {
-                seen.l4.extend(balanced.visit(protocol, false, requests)?);
-                seen.l7.extend(balanced.visit(protocol, true, requests)?);
-                seen.clean.push(link.visit(protocol, 0.0, seed, duration)?);
-                seen.lossy.push(link.visit(protocol, LOSS, seed, duration)?);
-                Ok(())
-            };
-            visit().with_context(|| protocol.name())?;
+            for (shares, l7) in [(&mut seen.l4, false), (&mut seen.l7, true)] {
+                let visit = balanced.visit(protocol, l7, requests);
+                let place = if l7 { Place::L7 } else { Place::L4 };
+                shares.extend(attempts.keep(&place.of(protocol), visit)?.flatten());
+            }
+            for (times, loss, place) in [
+                (&mut seen.clean, 0.0, Place::Clean),
+                (&mut seen.lossy, LOSS, Place::Lossy),
+            ] {
+                let visit = link.visit(protocol, loss, seed, duration);
+                times.extend(attempts.keep(&place.of(protocol), visit)?);
+            }
         }
     }
     progress.done();
-    Ok(figures::outcome(&all))
+    Ok(figures::outcome(&all, &attempts))
 }

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::bench::{
     Outcome,
+    attempts::Attempts,
     result::{Axis, Cell, Claim, Column, Measured, Plot, PlotKind, Point, Row, Series, Table},
 };
 
@@ -29,11 +30,11 @@ static METRICS: [(&str, &str, usize, Read); 8] = [
     ("hot factor then", "", 2, |seen| seen.again),
 ];
 
-pub(super) fn outcome(cases: &[Case]) -> Outcome {
+pub(super) fn outcome(cases: &[Case], attempts: &Attempts) -> Outcome {
     Outcome {
-        tables: vec![table(cases)],
+        tables: vec![table(cases, attempts)],
         plots: vec![found(cases), left_behind(cases)],
-        claims: claims(cases),
+        claims: claims(cases).into_iter().chain(attempts.claim()).collect(),
         notes: vec![
             format!(
                 "{SESSIONS} sessions from as many addresses over {BACKENDS} backends; state is found if the very \
@@ -54,22 +55,18 @@ pub(super) fn outcome(cases: &[Case]) -> Outcome {
     }
 }
 
-fn label(case: &Case) -> String {
-    format!("{}, {}", case.hash, case.event.name())
-}
-
 fn samples(case: &Case, read: Read) -> Vec<f64> {
     case.seen.iter().map(read).collect()
 }
 
-fn table(cases: &[Case]) -> Table {
+fn table(cases: &[Case], attempts: &Attempts) -> Table {
     let mut rows: Vec<Row> = cases
         .iter()
         .map(|case| {
             let cells = METRICS
                 .iter()
-                .map(|(.., read)| Cell::figure(&samples(case, *read)));
-            Row::new(label(case), cells.collect())
+                .map(|(.., read)| attempts.cell(&case.name(), &samples(case, *read)));
+            Row::new(case.name(), cells.collect())
         })
         .collect();
     let wants = || Cell::NotYet {
@@ -123,7 +120,7 @@ fn found(cases: &[Case]) -> Plot {
         series: cases
             .iter()
             .map(|case| Series {
-                name: label(case),
+                name: case.name(),
                 points: (0..)
                     .zip(moments)
                     .filter_map(|(at, (_, read))| {
@@ -148,7 +145,7 @@ fn left_behind(cases: &[Case]) -> Plot {
         series: cases
             .iter()
             .map(|case| Series {
-                name: label(case),
+                name: case.name(),
                 points: (0..BACKENDS)
                     .filter_map(|at| {
                         let here: Vec<f64> = case

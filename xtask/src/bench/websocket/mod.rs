@@ -15,9 +15,9 @@ mod figures;
 pub(super) mod holder;
 mod stage;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
-use super::{Context, Outcome};
+use super::{Context, Outcome, attempts::Attempts};
 use crate::term::Progress;
 use stage::{Event, HASHES, Seen, Stage};
 
@@ -29,6 +29,13 @@ pub(super) struct Case {
     hash: &'static str,
     event: Event,
     seen: Vec<Seen>,
+}
+
+impl Case {
+    /// In words.
+    fn name(&self) -> String {
+        format!("{}, {}", self.hash, self.event.name())
+    }
 }
 
 pub(super) fn run(context: &Context) -> Result<Outcome> {
@@ -44,6 +51,7 @@ pub(super) fn run(context: &Context) -> Result<Outcome> {
             seen: Vec::new(),
         })
         .collect();
+    let mut attempts = Attempts::default();
     let rounds = context.choose(ROUNDS.0, ROUNDS.1);
     let progress = Progress::start("hashes and events in turns");
     for round in 0..rounds {
@@ -52,12 +60,14 @@ pub(super) fn run(context: &Context) -> Result<Outcome> {
             // Nobody always comes first.
             let at = (round + turn) % points.len();
             let (hash, event) = points[at];
-            let seen = stage
-                .visit(hash, event)
-                .with_context(|| format!("{}, {}", HASHES[hash].name, event.name()))?;
-            cases[at].seen.push(seen);
+            let visit = stage.visit(hash, event);
+            if visit.is_err() {
+                stage.mend(hash)?;
+            }
+            let case = &mut cases[at];
+            case.seen.extend(attempts.keep(&case.name(), visit)?);
         }
     }
     progress.done();
-    Ok(figures::outcome(&cases))
+    Ok(figures::outcome(&cases, &attempts))
 }

@@ -176,9 +176,7 @@ impl Stage {
         let after = holder.settle(lost)?;
         let rebalanced = begun.elapsed().as_secs_f64();
         let away = after.sessions(&names);
-        self.servers[which][0].stop()?;
-        self.servers[which][0] = self.serve(hash, 0)?;
-        self.drain(hash, false)?;
+        self.mend(which)?;
         let back = holder.status()?.sessions(&names);
         let again = holder.blip()?;
         Ok(Seen {
@@ -192,6 +190,13 @@ impl Stage {
             found_again: share(again.found),
             again: stats::hot_factor(&again.sessions(&names)),
         })
+    }
+
+    /// The first backend is there again, empty, and undrained.
+    pub(super) fn mend(&mut self, which: usize) -> Result<()> {
+        self.servers[which][0].stop()?;
+        self.servers[which][0] = self.serve(HASHES[which], 0)?;
+        self.drain(HASHES[which], false)
     }
 
     fn befall(&self, which: usize, event: Event) -> Result<()> {
