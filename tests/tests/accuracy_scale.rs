@@ -1,18 +1,12 @@
 //! Accuracy at scale: ten thousand connections, and packets of 64 KiB as the kernel makes and merges them.
 
-use std::process::Command;
-
 use anyhow::{Result, ensure};
 use evenkeel_tests::{Offloads, Setup, Stage};
 use xtask::shell;
 
 #[test]
 fn ten_thousand_connections_count_exactly() -> Result<()> {
-    let mut stage = Setup::backends(4).start()?;
-    for index in 0..4 {
-        let echo = stage.backend(index)?.id().to_string();
-        shell::capture(Command::new("prlimit").args(["--pid", &echo, "--nofile=12000:"]))?;
-    }
+    let stage = Setup::backends(4).start()?;
     let mut h2load = stage.client("prlimit");
     h2load.args([
         "--nofile=12000:",

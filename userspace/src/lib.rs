@@ -12,4 +12,5 @@ pub mod datapath;
 pub mod l7;
 pub mod load;
 pub mod observe;
+mod open_files;
 pub mod pinning;

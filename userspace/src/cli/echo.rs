@@ -12,6 +12,7 @@ use super::Global;
 use super::local_runtime::{block_on, termination};
 use crate::load::distribution::ServiceTime;
 use crate::load::echo::{Options, serve};
+use crate::open_files;
 
 /// Arguments of `evenkeel echo`.
 #[derive(Clone, Debug, clap::Args)]
@@ -78,6 +79,7 @@ pub(super) fn run(args: &Args, _global: &Global) -> anyhow::Result<()> {
         max_streams,
         grace,
     };
+    open_files::raise();
     let stats = block_on(async {
         let stop = termination()?;
         let listener = TcpListener::bind(listen)

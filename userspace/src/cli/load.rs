@@ -17,6 +17,7 @@ use crate::load::driver::{
     Target, Weights,
 };
 use crate::load::fresh_seed;
+use crate::open_files;
 
 /// Requests of a run for which nothing says when it ends.
 const DEFAULT_REQUESTS: u64 = 1000;
@@ -167,6 +168,7 @@ enum Show {
 }
 
 pub(super) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
+    open_files::raise();
     let report = block_on(async {
         let stop = termination()?;
         let plan = args.plan().await?;

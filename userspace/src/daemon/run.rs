@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -26,6 +25,7 @@ use crate::api::server;
 use crate::config::{self, Config};
 use crate::datapath::{Datapath, DatapathError, capabilities};
 use crate::l7::Proxy;
+use crate::open_files;
 
 /// How long streams may take to end when the daemon stops.
 const GRACE: Duration = Duration::from_secs(10);
@@ -123,7 +123,8 @@ fn start_on(datapath: &Datapath, config: &Config) -> anyhow::Result<(Proxy, Owne
     }
     // Before the first thread starts: threads inherit what this one has.
     capabilities::drop_after_load()?;
-    raise_open_files();
+    // The proxy needs one for every connection.
+    open_files::raise();
     // Never connected to by this address: `sk_lookup` hands it the connections of services.
     let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let proxy = Proxy::start(config.l7.clone(), &[anywhere])?;
@@ -133,16 +134,6 @@ fn start_on(datapath: &Datapath, config: &Config) -> anyhow::Result<(Proxy, Owne
         .context("the proxy has no listening socket")?
         .try_clone_to_owned()?;
     Ok((proxy, listener))
-}
-
-/// The proxy needs a file descriptor for every connection; the usual soft limit of 1,024 is for programs that call
-/// select(2), which this one does not.
-fn raise_open_files() {
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::warn!(%error, "the limit of open files stays as it is");
-    }
 }
 
 /// Serves the control socket until a signal says to stop.
