@@ -10,7 +10,7 @@ mod event;
 pub use event::Event;
 
 /// Version of this layout; part of the pin directory's name, so that a daemon never adopts maps it cannot read.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Slots of a Maglev table: a prime, about 100 x the largest number of backends that should still be spread
 /// within 1 % (Eisenbud et al., Maglev, NSDI 2016, section 5.3, which uses the same 65,537).
@@ -387,7 +387,7 @@ pub struct Counters {
 }
 
 /// Value of `SETTINGS`, one entry. Written by userspace at load; the seed is kept as long as the map is pinned.
-/// 32 bytes.
+/// 48 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
@@ -403,6 +403,12 @@ pub struct Settings {
     pub closed_hold: u64,
     /// How long a closed flow keeps its NAT port while there are others, ns.
     pub port_hold: u64,
+    /// What CLOCK_MONOTONIC said at jiffy 0, ns, modulo 2^64; written by the program `ek_clock`.
+    pub clock_offset: u64,
+    /// ns of a jiffy; 0: the kernel is asked for the time of every packet instead.
+    pub tick_ns: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 const _: () = {
@@ -419,7 +425,7 @@ const _: () = {
     assert!(size_of::<NextHop>() == 24);
     assert!(size_of::<Reply>() == 80);
     assert!(size_of::<Counters>() == 80);
-    assert!(size_of::<Settings>() == 32);
+    assert!(size_of::<Settings>() == 48);
 };
 
 #[cfg(feature = "userspace")]

@@ -67,6 +67,7 @@ mod program {
     use aya_ebpf::programs::{SkLookupContext, TcContext, XdpContext};
     use evenkeel_ebpf::packet::{Parsed, parse};
 
+    use crate::clock;
     use crate::filter;
     use crate::floor::floor;
     use crate::forward::forward;
@@ -91,6 +92,13 @@ mod program {
     /// Baseline of `cargo xtask bench datapath`.
     #[xdp]
     pub fn ek_xdp_pass(_context: XdpContext) -> u32 {
+        xdp_action::XDP_PASS
+    }
+
+    /// Never attached: userspace runs it, see [`clock`].
+    #[xdp]
+    pub fn ek_clock(_context: XdpContext) -> u32 {
+        clock::calibrate();
         xdp_action::XDP_PASS
     }
 

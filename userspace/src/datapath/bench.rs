@@ -16,7 +16,7 @@ use evenkeel_ebpf::packet::tcp;
 use serde::Serialize;
 
 use super::maps::Maps;
-use super::{DatapathError, capabilities, object, syscall};
+use super::{DatapathError, capabilities, clock, object, syscall};
 
 mod frame;
 mod sweep;
@@ -222,6 +222,7 @@ impl Bench {
             .map_err(|error| DatapathError::Load(Box::new(error)))?;
         let mut maps = Maps::take(&mut ebpf)?;
         fill(&mut maps, backend, size)?;
+        clock::calibrate(&mut ebpf)?;
         Ok(Self {
             pass: program(&mut ebpf, "ek_xdp_pass")?,
             path: program(&mut ebpf, "ek_xdp")?,

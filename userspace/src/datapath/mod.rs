@@ -7,6 +7,7 @@ mod address;
 mod attach;
 pub mod bench;
 pub mod capabilities;
+mod clock;
 mod counters;
 mod error;
 mod explain;
@@ -147,8 +148,13 @@ impl Datapath {
             count_streams: options.count_streams.into(),
             closed_hold: u64::try_from(options.closed_hold.as_nanos()).unwrap_or(u64::MAX),
             port_hold: u64::try_from(options.port_hold.as_nanos()).unwrap_or(u64::MAX),
+            // Packets go on being forwarded while this is written.
+            clock_offset: old.clock_offset,
+            tick_ns: clock::tick_ns(),
+            reserved: 0,
         };
         maps.settings.set(0, settings, 0).map_err(wrong)?;
+        clock::calibrate(&mut ebpf)?;
         Ok((ebpf, maps, settings))
     }
 

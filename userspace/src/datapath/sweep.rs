@@ -9,7 +9,7 @@ use evenkeel_ebpf::abi::{Flow, Reply, Tuple, flag, state};
 use serde::Serialize;
 
 use super::flows::{now, read};
-use super::{Datapath, DatapathError};
+use super::{Datapath, DatapathError, clock};
 
 /// Scans that take no longer than this are done whenever they are asked for.
 const CHEAP: Duration = Duration::from_millis(10);
@@ -43,12 +43,13 @@ struct References {
 impl Datapath {
     /// Removes flows that have been closed for `closed_hold`, their reply halves (which are the claims of the NAT
     /// ports) once they have been for `port_hold`, and frees what nothing refers to any more.
-    /// Cheap when nothing closed: call it about once a second.
+    /// Cheap when nothing closed: call it about once a second. Also sets the data path's clock.
     pub fn sweep(&mut self) -> Result<SweepReport, DatapathError> {
         if !self.sourceless.is_empty() {
             let tables = self.applied.clone();
             self.apply(&tables)?;
         }
+        clock::calibrate(&mut self.ebpf)?;
         let turnover = self.turnover()?;
         let retired = self.retired();
         let quiet = turnover == self.swept_turnover && !self.sweep_again && !retired;

@@ -10,6 +10,7 @@ use evenkeel_ebpf::abi::{
 use evenkeel_ebpf::http2;
 
 use super::super::DatapathError;
+use super::super::clock;
 use super::super::flows::now;
 use super::super::maps::Maps;
 use super::frame::{self, FIRST_SEQUENCE};
@@ -37,8 +38,10 @@ fn key(ip: Ipv4Addr, port: u16) -> ServiceKey {
     }
 }
 
-/// The settings, with streams counted or not.
+/// The settings, with streams counted or not. The clock stays as it was set.
 pub(super) fn settings(maps: &mut Maps, count_streams: bool) -> Result<(), DatapathError> {
+    let wrong = DatapathError::map("SETTINGS");
+    let old = maps.settings.get(&0, 0).map_err(&wrong)?;
     let settings = Settings {
         seed: 0x5eed,
         nat_port_first: 10_240,
@@ -46,8 +49,10 @@ pub(super) fn settings(maps: &mut Maps, count_streams: bool) -> Result<(), Datap
         count_streams: count_streams.into(),
         closed_hold: 1_000_000_000,
         port_hold: 60_000_000_000,
+        clock_offset: old.clock_offset,
+        tick_ns: clock::tick_ns(),
+        reserved: 0,
     };
-    let wrong = DatapathError::map("SETTINGS");
     maps.settings.set(0, settings, 0).map_err(wrong)
 }
 
