@@ -105,16 +105,34 @@ impl World {
             _lab: lab,
         };
         world.fill(setup);
-        world.load();
-        world
-    }
-
-    fn load(&mut self) {
-        let name = match self.hook {
+        world.load(match hook {
             Hook::Xdp => "ek_xdp",
             Hook::Tc => "ek_ingress",
             Hook::Egress => "ek_egress",
+        });
+        world.load("ek_clock");
+        // 250 Hz: which one does not matter to a test that knows no other clock.
+        world.keep_time(4_000_000);
+        world
+    }
+
+    /// Sets the clock, to ticks of so many ns; 0: no ticks.
+    pub fn keep_time(&mut self, tick_ns: u32) {
+        let mut map = self.array::<Settings>("SETTINGS");
+        let old = map.get(&0, 0).expect("SETTINGS");
+        let settings = Settings { tick_ns, ..old };
+        map.set(0, settings, 0).expect("SETTINGS");
+        let program = self.ebpf.program("ek_clock").expect("ek_clock");
+        let program: &Xdp = program.try_into().expect("an XDP program");
+        let frame = [0; 64];
+        let options = TestRunOptions {
+            data_in: Some(&frame),
+            ..TestRunOptions::new()
         };
+        program.test_run(options).expect("the kernel runs it");
+    }
+
+    fn load(&mut self, name: &str) {
         let program = self.ebpf.program_mut(name).expect("a program of this name");
         let mut load = || match program {
             Program::Xdp(program) => program.load(),
