@@ -6,7 +6,7 @@
 //! earlier than the timer's; of an open loop neither, because intended starts never go back.
 
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -26,14 +26,13 @@ impl Deadline {
         }
     }
 
-    /// The outcome of `request`, or `None` where it did not come within the patience after `start`.
+    /// The outcome of `request`, which stays where it is, or `None` where it did not come within the patience after `start`.
     pub(super) async fn keep<F: Future>(
         &mut self,
         start: Instant,
-        request: F,
+        mut request: Pin<&mut F>,
     ) -> Option<F::Output> {
         let deadline = start + self.patience;
-        let mut request = pin!(request);
         poll_fn(|cx| {
             if let Poll::Ready(output) = request.as_mut().poll(cx) {
                 return Poll::Ready(Some(output));
@@ -56,6 +55,8 @@ impl Deadline {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -63,15 +64,15 @@ mod tests {
         let start = Instant::now();
         let mut deadline = Deadline::new(Duration::from_secs(1));
         let sleep = |millis| tokio::time::sleep(Duration::from_millis(millis));
-        assert_eq!(deadline.keep(start, sleep(900)).await, Some(()));
+        assert_eq!(deadline.keep(start, pin!(sleep(900))).await, Some(()));
         // Started at 0.9 s, so in time until 1.9 s, though the timer was set for 1 s.
         let second = Instant::now();
-        assert_eq!(deadline.keep(second, sleep(950)).await, Some(()));
+        assert_eq!(deadline.keep(second, pin!(sleep(950))).await, Some(()));
         let third = Instant::now();
-        assert_eq!(deadline.keep(third, sleep(1500)).await, None);
+        assert_eq!(deadline.keep(third, pin!(sleep(1500))).await, None);
         assert_eq!(third.elapsed(), Duration::from_secs(1));
         let fourth = Instant::now();
-        assert_eq!(deadline.keep(fourth, sleep(1500)).await, None);
+        assert_eq!(deadline.keep(fourth, pin!(sleep(1500))).await, None);
         assert_eq!(fourth.elapsed(), Duration::from_secs(1));
     }
 
@@ -81,7 +82,7 @@ mod tests {
         tokio::time::advance(Duration::from_secs(5)).await;
         let mut deadline = Deadline::new(Duration::from_secs(1));
         let never = std::future::pending::<()>();
-        assert_eq!(deadline.keep(start, never).await, None);
+        assert_eq!(deadline.keep(start, pin!(never)).await, None);
         assert_eq!(start.elapsed(), Duration::from_secs(5));
     }
 }

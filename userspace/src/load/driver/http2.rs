@@ -1,31 +1,23 @@
 //! An HTTP/2 client: its connections, so many streams at once, connections renewed when planned or told to go away.
 
-use std::cell::{Cell, RefCell};
-use std::io;
+use std::cell::Cell;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use h2::client::SendRequest;
 use http::HeaderValue;
 use tokio::time::Instant;
 
 use super::channel::{Channel, Place};
 use super::deadline::Deadline;
 use super::dial::{self, Lifetimes};
+use super::mux::Mux;
 use super::record::{Failed, Failure, Listed};
 use super::rpc::{Exchange, Rpc, Trouble};
 use super::shard::Common;
 use super::work::Work;
 
-/// Streams at most before the peer has said how many it takes: what RFC 9113 section 6.5.2 says that every peer should
-/// take. `h2` knows no limit by itself, and a peer refuses what is too many.
-const STREAMS_AT_FIRST: usize = 100;
-/// The peer may send this much per stream and per connection before we answer.
-const STREAM_WINDOW: u32 = 1 << 20;
-const CONNECTION_WINDOW: u32 = 16 << 20;
-const HEADER_LIST: u32 = 16 * 1024;
 /// A request the peer did not process is sent again this often before it counts as refused.
 const ATTEMPTS: u32 = 10;
 /// How long a client that reaches nobody waits before it reports that, so that a closed loop does not turn a closed port
@@ -44,16 +36,14 @@ pub(super) struct Client {
 
 /// One connection of a client.
 pub(super) struct Link {
-    requests: SendRequest<Bytes>,
-    /// Handles of the same connection that no request uses now. Making one, and giving it back, takes `h2`'s lock twice.
-    spare: RefCell<Vec<SendRequest<Bytes>>>,
+    mux: Mux,
     address: SocketAddr,
     listed: Listed,
     born: Instant,
     used: Cell<u64>,
     most: Option<u64>,
     lifetime: Option<Duration>,
-    retired: Rc<Cell<bool>>,
+    retired: Cell<bool>,
 }
 
 // === impl Client ===
@@ -64,7 +54,8 @@ impl Client {
         let mut deadline = Deadline::new(self.common.plan.timeout);
         while let Some(intended) = self.work.next().await {
             let carrier = Cell::new(None);
-            let answer = deadline.keep(intended, self.request(&carrier)).await;
+            let request = pin!(self.request(&carrier));
+            let answer = deadline.keep(intended, request).await;
             let answer = answer.unwrap_or_else(|| {
                 let cause = format_args!("no answer within {:?}", self.common.plan.timeout);
                 Err(Failed::new(Failure::Timeout, cause))
@@ -122,16 +113,12 @@ impl Client {
         exchange: &Exchange<'_>,
         link: &Link,
     ) -> Result<Option<HeaderValue>, Trouble> {
-        let spare = link.spare.borrow_mut().pop();
-        let mut requests = spare.unwrap_or_else(|| link.requests.clone());
         let opened = || self.common.recorder.opened_stream(link.listed);
-        let answer = exchange.run(&mut requests, opened).await;
-        link.spare.borrow_mut().push(requests);
-        answer
+        exchange.run(&link.mux, opened).await
     }
 
-    /// The connection at `place`, or a new one there. The old one's streams finish; once the last is done `h2` closes it
-    /// with a GOAWAY of its own.
+    /// The connection at `place`, or a new one there. The old one's streams finish; once the last is done it is
+    /// closed with a GOAWAY.
     async fn link(&self, place: &Place<Rc<Link>>) -> Result<Rc<Link>, Failed> {
         if let Some(link) = Link::at(place) {
             return Ok(link);
@@ -153,36 +140,19 @@ impl Client {
             ..
         } = &*self.common;
         let (stream, address) = dial::dial(&**connector, addresses).await?;
-        let refused = |error: h2::Error| Failed::new(Failure::Connect, io::Error::other(error));
-        let (requests, connection) = h2::client::Builder::new()
-            .enable_push(false)
-            .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_header_list_size(HEADER_LIST)
-            .initial_max_send_streams(STREAMS_AT_FIRST)
-            .handshake(stream)
-            .await
-            .map_err(refused)?;
+        let (mux, pump) = Mux::new(stream, Rc::clone(&self.rpc.template));
+        tokio::task::spawn_local(pump);
         let listed = recorder.opened(self.number, address, false);
-        let retired = Rc::new(Cell::new(false));
-        let ended = Rc::clone(&retired);
-        tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "connection ended");
-            }
-            ended.set(true);
-        });
         let (most, lifetime) = self.lifetimes.next();
         Ok(Link {
-            requests,
-            spare: RefCell::default(),
+            mux,
             address,
             listed,
             born: Instant::now(),
             used: Cell::new(1),
             most,
             lifetime,
-            retired,
+            retired: Cell::new(false),
         })
     }
 }
@@ -200,6 +170,7 @@ impl Link {
 
     fn usable(&self, place: &Place<Rc<Self>>) -> bool {
         !self.retired.get()
+            && self.mux.takes_more()
             && place.may_use(self.address)
             && self.most.is_none_or(|most| self.used.get() < most)
             && self

@@ -10,7 +10,7 @@
 //! | [`plan`] | what a run is; refuses what makes no sense |
 //! | [`schedule`], [`share`], [`work`] | when a request is meant to start, and which client does it |
 //! | [`balance`], [`target`], [`channel`] | which connection of the client takes it |
-//! | [`http2`], [`http1`], [`rpc`] | how it goes over the wire, and whether the answer is good |
+//! | [`http2`], [`http1`], [`rpc`], [`mux`] | how it goes over the wire, and whether the answer is good |
 //! | [`record`], [`report`], [`progress`], [`log`] | what is told of it |
 //! | [`shard`] | all of that on one thread |
 
@@ -21,6 +21,7 @@ mod dial;
 mod http1;
 mod http2;
 mod log;
+mod mux;
 mod payload;
 mod plan;
 mod progress;

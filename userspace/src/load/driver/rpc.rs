@@ -1,24 +1,22 @@
 //! One request over an HTTP/2 connection, from HEADERS to a checked answer.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
+use std::rc::Rc;
 
 use bytes::Bytes;
-use h2::client::{ResponseFuture, SendRequest};
-use h2::{Reason, RecvStream, SendStream};
 use http::header::{CONTENT_TYPE, TE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 
+use super::mux::{Head, Mux, Sender, Stream, Template};
 use super::payload::Payload;
 use super::plan::{Kind, Plan};
 use super::record::{Failed, Failure};
 use crate::load::random::Generator;
-use crate::load::wire::send;
 use crate::load::{BACKEND_HEADER, GRPC_STREAM, GRPC_UNARY, RESPONSE_SIZE_HEADER};
 
 /// The requests of one client.
 pub(super) struct Rpc {
-    head: Request<()>,
+    pub(super) template: Rc<Template>,
     /// What is sent: the bodies, or the messages of gRPC streams.
     payload: RefCell<Payload>,
     /// Messages of a gRPC stream, one at a time; 0: the whole body at once.
@@ -35,7 +33,7 @@ pub(super) struct Exchange<'a> {
 }
 
 /// Why a request got no good answer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Trouble {
     /// The peer says it did not process the request (RFC 9113, section 8.7): it may be sent again elsewhere.
     NotProcessed(Failed),
@@ -53,8 +51,6 @@ enum Expected {
     Length(u64),
 }
 
-/// Bytes received of a stream whose place in the windows is not given back yet; a part of the smaller window.
-const MOST_KEPT: usize = 256 * 1024;
 /// Bytes of the gRPC framing of a message.
 const GRPC_FRAMING: u64 = 5;
 
@@ -89,7 +85,7 @@ impl Rpc {
             headers.insert(RESPONSE_SIZE_HEADER, size.into());
         }
         Ok(Self {
-            head,
+            template: Rc::new(Template::new(&head)),
             payload: RefCell::new(Payload::new(&plan.payload, grpc, random)),
             ping_pong,
             grpc,
@@ -121,122 +117,95 @@ impl Exchange<'_> {
     /// is a stream for it.
     pub(super) async fn run(
         &self,
-        connection: &mut SendRequest<Bytes>,
+        connection: &Mux,
         opened: impl FnOnce(),
     ) -> Result<Option<HeaderValue>, Trouble> {
         let Self { rpc, body } = self;
-        poll_fn(|cx| connection.poll_ready(cx)).await?;
-        let (response, mut out) = connection.send_request(rpc.head.clone(), body.is_empty())?;
+        let mut stream = connection.open(body.is_empty()).await?;
         opened();
         if rpc.ping_pong > 0 {
-            return self.converse(response, out).await;
+            // Apart, or every request would take the place of this one.
+            return Box::pin(self.converse(stream)).await;
         }
-        // A peer may answer, or reset, before it has read the whole body; what it answered tells more.
-        let sent = if body.is_empty() {
-            Ok(())
-        } else {
-            send(&mut out, body.clone(), true).await
-        };
-        let response = response.await?;
-        sent?;
-        let (backend, mut answer) = rpc.open(response)?;
+        if !body.is_empty() {
+            stream.sender().send(body.clone(), true).await;
+        }
+        let backend = rpc.open(stream.head().await?, &stream)?;
         let mut expected = rpc.expected(body);
-        let mut kept = 0;
-        while let Some(piece) = answer.data().await {
-            let piece = piece?;
-            expected.take(&piece)?;
-            kept += piece.len();
-            // What is kept is given back when the stream is dropped, without a lock of its own.
-            if kept > MOST_KEPT {
-                answer.flow_control().release_capacity(kept)?;
-                kept = 0;
-            }
-            // Nothing comes after the last piece: no need to ask for trailers.
-            if !rpc.grpc && answer.is_end_stream() {
-                break;
-            }
+        while let Some(piece) = stream.piece().await {
+            expected.take(&piece?)?;
         }
         if !expected.is_complete() {
             return Err(mismatch("the answer is too short"));
         }
-        if rpc.grpc || !answer.is_end_stream() {
-            rpc.close(&mut answer).await?;
-        }
+        rpc.close(&mut stream)?;
         Ok(backend)
     }
 
     /// A gRPC stream: the next message only after the echo of the one before. A message is sent and its echo read at
     /// the same time, because one larger than the windows comes back before it is all sent.
-    async fn converse(
-        &self,
-        response: ResponseFuture,
-        mut out: SendStream<Bytes>,
-    ) -> Result<Option<HeaderValue>, Trouble> {
+    async fn converse(&self, mut stream: Stream) -> Result<Option<HeaderValue>, Trouble> {
         let Self { rpc, body } = self;
+        let sender = stream.sender();
         let first = async {
-            let (backend, mut answer) = rpc.open(response.await?)?;
-            hear(&mut answer, body).await?;
-            Ok((backend, answer))
+            let backend = rpc.open(stream.head().await?, &stream)?;
+            hear(&mut stream, body).await?;
+            Ok(backend)
         };
-        let ((), (backend, mut answer)) = tokio::try_join!(say(&mut out, body), first)?;
+        let ((), backend) = tokio::try_join!(say(&sender, body), first)?;
         for _ in 1..rpc.ping_pong {
             let message = rpc.payload.borrow_mut().next();
-            tokio::try_join!(say(&mut out, &message), hear(&mut answer, &message))?;
+            tokio::try_join!(say(&sender, &message), hear(&mut stream, &message))?;
         }
-        out.send_data(Bytes::new(), true)?;
-        if let Some(piece) = answer.data().await {
+        sender.send(Bytes::new(), true).await;
+        if let Some(piece) = stream.piece().await {
             piece?;
             return Err(mismatch("more came back than was sent"));
         }
-        rpc.close(&mut answer).await?;
+        rpc.close(&mut stream)?;
         Ok(backend)
     }
 }
 
 /// Sends one message of a stream.
-async fn say(out: &mut SendStream<Bytes>, message: &Bytes) -> Result<(), Trouble> {
-    Ok(send(out, message.clone(), false).await?)
+async fn say(sender: &Sender, message: &Bytes) -> Result<(), Trouble> {
+    sender.send(message.clone(), false).await;
+    Ok(())
 }
 
 /// Reads the echo of one message.
-async fn hear(answer: &mut RecvStream, message: &Bytes) -> Result<(), Trouble> {
+async fn hear(stream: &mut Stream, message: &Bytes) -> Result<(), Trouble> {
     let mut expected = Expected::Echo(message.clone());
     while !expected.is_complete() {
-        let Some(piece) = answer.data().await else {
+        let Some(piece) = stream.piece().await else {
             return Err(mismatch("the stream ended early"));
         };
-        let piece = piece?;
-        answer.flow_control().release_capacity(piece.len())?;
-        expected.take(&piece)?;
+        expected.take(&piece?)?;
     }
     Ok(())
 }
 
 impl Rpc {
-    /// Checks the head of the response.
-    fn open(
-        &self,
-        response: Response<RecvStream>,
-    ) -> Result<(Option<HeaderValue>, RecvStream), Trouble> {
-        let (head, body) = response.into_parts();
-        if !head.status.is_success() {
+    /// Checks the head of the answer on `stream`, and gives the name of the backend.
+    fn open(&self, head: Head, stream: &Stream) -> Result<Option<HeaderValue>, Trouble> {
+        let Head { status, mut fields } = head;
+        if !status.is_success() {
             return Err(Trouble::Failed(Failed::new(
                 Failure::HttpStatus,
-                format_args!("status {}", head.status),
+                format_args!("status {status}"),
             )));
         }
-        if self.grpc && body.is_end_stream() {
-            grpc_status(&head.headers)?;
+        if self.grpc && stream.is_over() {
+            grpc_status(&fields)?;
             return Err(mismatch("an answer of headers only"));
         }
-        Ok((head.headers.get(BACKEND_HEADER).cloned(), body))
+        Ok(fields.remove(BACKEND_HEADER))
     }
 
-    /// Checks how the response ended.
-    async fn close(&self, answer: &mut RecvStream) -> Result<(), Trouble> {
-        let trailers = answer.trailers().await?;
+    /// Checks how the answer ended.
+    fn close(&self, stream: &mut Stream) -> Result<(), Trouble> {
         if self.grpc {
-            grpc_status(&trailers.unwrap_or_default())?;
+            grpc_status(&stream.trailers().unwrap_or_default())?;
         }
         Ok(())
     }
@@ -282,28 +251,4 @@ impl Expected {
 
 fn mismatch(cause: &str) -> Trouble {
     Trouble::Failed(Failed::new(Failure::Mismatch, cause))
-}
-
-impl From<h2::Error> for Trouble {
-    fn from(error: h2::Error) -> Self {
-        let remote = error.is_remote();
-        if remote && error.is_go_away() {
-            // `h2` fails streams above GOAWAY's last id this way, and new ones on such a connection. It reports a
-            // stream below it the same way when the connection then breaks: hence retries are counted and shown.
-            return Self::NotProcessed(Failed::new(Failure::Refused, error));
-        }
-        if remote && error.is_reset() {
-            let failed = |class| Failed::new(class, &error);
-            return match error.reason() {
-                Some(Reason::REFUSED_STREAM) => Self::NotProcessed(failed(Failure::Refused)),
-                _ => Self::Failed(failed(Failure::Reset)),
-            };
-        }
-        let class = if error.is_io() {
-            Failure::ConnectionLost
-        } else {
-            Failure::Protocol
-        };
-        Self::Failed(Failed::new(class, error))
-    }
 }

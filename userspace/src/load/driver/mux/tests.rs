@@ -1,0 +1,354 @@
+//! A connection against a peer that sends what the test says, frame by frame.
+
+use std::pin::pin;
+
+use h2::Reason;
+use h2::frame::{self, Frame, Pseudo};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use tokio::task::{JoinHandle, LocalSet};
+
+mod peer;
+
+use peer::Peer;
+
+use super::*;
+use crate::load::driver::record::Failure;
+
+/// What became of a request whose answer is read to its end.
+type Outcome = JoinHandle<Result<Vec<u8>, Trouble>>;
+
+fn get(mux: &Rc<Mux>) -> Outcome {
+    let mux = Rc::clone(mux);
+    tokio::task::spawn_local(async move {
+        let mut stream = mux.open(true).await?;
+        stream.head().await?;
+        let mut body = Vec::new();
+        while let Some(piece) = stream.piece().await {
+            body.extend_from_slice(&piece?);
+        }
+        Ok(body)
+    })
+}
+
+fn class(outcome: Result<Vec<u8>, Trouble>) -> (bool, Failure) {
+    match outcome.unwrap_err() {
+        Trouble::NotProcessed(failed) => (true, failed.class),
+        Trouble::Failed(failed) => (false, failed.class),
+    }
+}
+
+fn local(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    LocalSet::new().block_on(&runtime, test);
+}
+
+#[test]
+fn every_request_has_the_same_head_whatever_table_the_peer_keeps() {
+    local(async {
+        for size in [None, Some(0), Some(100), Some(4096), Some(65536)] {
+            for long in [10, 3000, 40_000] {
+                let mut settings = frame::Settings::default();
+                settings.set_header_table_size(size);
+                let mut request = http::Request::post("http://host:8080/path?query")
+                    .body(())
+                    .unwrap();
+                let value = HeaderValue::from_str(&"v".repeat(long)).unwrap();
+                request.headers_mut().insert("first", value.clone());
+                request.headers_mut().insert("second", value);
+                let (mux, mut peer) = Peer::meet_with(settings, &request).await;
+                peer.0.set_max_recv_header_list_size(1 << 20);
+                for _ in 0..3 {
+                    let outcome = get(&mux);
+                    let Frame::Headers(head) = peer.hear().await else {
+                        panic!("a request was expected");
+                    };
+                    let id = head.stream_id();
+                    assert!(head.is_end_stream());
+                    let (pseudo, fields) = head.into_parts();
+                    assert_eq!(pseudo.method, Some(http::Method::POST));
+                    assert_eq!(pseudo.scheme.as_deref(), Some("http"));
+                    assert_eq!(pseudo.authority.as_deref(), Some("host:8080"));
+                    assert_eq!(pseudo.path.as_deref(), Some("/path?query"));
+                    assert_eq!(&fields, request.headers(), "{size:?} {long}");
+                    peer.answer(id, &[], true).await;
+                    assert_eq!(outcome.await.unwrap().unwrap(), b"");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn no_more_streams_are_open_than_the_peer_takes() {
+    local(async {
+        let mut settings = frame::Settings::default();
+        settings.set_max_concurrent_streams(Some(2));
+        let (mux, mut peer) = Peer::meet(settings).await;
+        let outcomes: Vec<Outcome> = (0..5).map(|_| get(&mux)).collect();
+        let (first, second) = (peer.opened().await, peer.opened().await);
+        // A PING comes back before anything else: nothing else was sent.
+        peer.say(frame::Ping::new([7; 8])).await;
+        assert!(matches!(peer.hear().await, Frame::Ping(ping) if ping.is_ack()));
+        peer.answer(second, &[], true).await;
+        let third = peer.opened().await;
+        let mut more = frame::Settings::default();
+        more.set_max_concurrent_streams(Some(4));
+        peer.say(more).await;
+        assert!(matches!(peer.hear().await, Frame::Settings(_)));
+        let rest = [peer.opened().await, peer.opened().await];
+        for id in [first, third, rest[0], rest[1]] {
+            peer.answer(id, &[], true).await;
+        }
+        for outcome in outcomes {
+            assert!(outcome.await.unwrap().is_ok());
+        }
+    });
+}
+
+#[test]
+fn what_the_peer_did_not_process_is_told_apart_from_what_failed() {
+    local(async {
+        let (mux, mut peer) = Peer::meet(frame::Settings::default()).await;
+        let outcomes: Vec<Outcome> = (0..4).map(|_| get(&mux)).collect();
+        let mut ids = Vec::new();
+        for _ in &outcomes {
+            ids.push(peer.opened().await);
+        }
+        peer.say(frame::Reset::new(ids[0], Reason::REFUSED_STREAM))
+            .await;
+        peer.say(frame::Reset::new(ids[1], Reason::INTERNAL_ERROR))
+            .await;
+        peer.say(frame::GoAway::new(ids[2], Reason::NO_ERROR)).await;
+        peer.answer(ids[2], &[], true).await;
+        let mut seen = Vec::new();
+        for outcome in outcomes {
+            seen.push(outcome.await.unwrap());
+        }
+        let last = seen.split_off(3);
+        assert!(seen.pop().unwrap().is_ok(), "below the last stream");
+        let seen: Vec<_> = seen.into_iter().chain(last).map(class).collect();
+        assert_eq!(
+            seen,
+            [
+                (true, Failure::Refused),
+                (false, Failure::Reset),
+                (true, Failure::Refused)
+            ]
+        );
+        assert!(!mux.takes_more());
+        assert_eq!(class(get(&mux).await.unwrap()), (true, Failure::Refused));
+        // The last stream is over: the connection is closed in order.
+        assert!(matches!(peer.hear().await, Frame::GoAway(_)));
+        assert!(peer.next().await.is_none());
+    });
+}
+
+#[test]
+fn malformed_answers_fail_their_stream_only() {
+    local(async {
+        let (mux, mut peer) = Peer::meet(frame::Settings::default()).await;
+        for case in 0..5 {
+            let outcome = get(&mux);
+            let id = peer.opened().await;
+            match case {
+                0 => peer.data(id, b"before the head", false).await,
+                1 => peer.answer(id, &[("content-length", "3")], true).await,
+                2 => {
+                    peer.answer(id, &[("content-length", "3")], false).await;
+                    peer.data(id, b"four", false).await;
+                }
+                3 => {
+                    peer.answer(id, &[], false).await;
+                    peer.answer(id, &[], true).await;
+                }
+                _ => {
+                    peer.say(frame::Headers::trailers(id, HeaderMap::new()))
+                        .await;
+                }
+            }
+            assert_eq!(
+                class(outcome.await.unwrap()),
+                (false, Failure::Protocol),
+                "{case}"
+            );
+            assert!(matches!(peer.hear().await, Frame::Reset(reset) if reset.stream_id() == id));
+        }
+        let good = get(&mux);
+        let id = peer.opened().await;
+        peer.say(frame::Headers::new(
+            id,
+            Pseudo::response(StatusCode::CONTINUE),
+            HeaderMap::new(),
+        ))
+        .await;
+        peer.answer(id, &[("content-length", "4")], false).await;
+        peer.data(id, b"go", false).await;
+        peer.data(id, b"od", true).await;
+        assert_eq!(good.await.unwrap().unwrap(), b"good");
+    });
+}
+
+#[test]
+fn a_peer_that_breaks_the_protocol_is_told_so() {
+    local(async {
+        for case in 0..4 {
+            let (mux, mut peer) = Peer::meet(frame::Settings::default()).await;
+            let outcome = get(&mux);
+            let id = peer.opened().await;
+            let mut held = None;
+            match case {
+                0 => peer.answer(StreamId::from(2), &[], true).await,
+                1 => peer.answer(StreamId::from(99), &[], true).await,
+                2 => {
+                    peer.say(frame::WindowUpdate::new(StreamId::ZERO, LARGEST_WINDOW))
+                        .await;
+                }
+                _ => {
+                    // One byte more than the window, on a stream of which nothing is taken.
+                    held = Some(mux.open(true).await.unwrap());
+                    let id = peer.opened().await;
+                    peer.answer(id, &[], false).await;
+                    for _ in 0..64 {
+                        peer.data(id, &[0; 16 * 1024], false).await;
+                    }
+                    peer.data(id, &[0], false).await;
+                }
+            }
+            assert_eq!(
+                class(outcome.await.unwrap()),
+                (false, Failure::Protocol),
+                "{case}"
+            );
+            assert!(matches!(peer.hear().await, Frame::GoAway(_)), "{case}");
+            assert!(!mux.takes_more());
+            drop(held);
+        }
+    });
+}
+
+#[test]
+fn a_connection_that_breaks_fails_what_was_in_flight() {
+    local(async {
+        let (mux, mut peer) = Peer::meet(frame::Settings::default()).await;
+        let outcome = get(&mux);
+        peer.opened().await;
+        drop(peer);
+        assert_eq!(
+            class(outcome.await.unwrap()),
+            (false, Failure::ConnectionLost)
+        );
+        assert!(!mux.takes_more());
+    });
+}
+
+#[test]
+fn no_more_is_sent_than_both_windows_allow() {
+    local(async {
+        let mut settings = frame::Settings::default();
+        settings.set_initial_window_size(Some(10));
+        let (mux, mut peer) = Peer::meet(settings).await;
+        let sending = Rc::clone(&mux);
+        let sent = tokio::task::spawn_local(async move {
+            let stream = sending.open(false).await?;
+            stream
+                .sender()
+                .send(Bytes::from(vec![1; 70_000]), true)
+                .await;
+            Ok::<_, Trouble>(())
+        });
+        let id = peer.opened().await;
+        let mut expected = 10;
+        let mut left = 70_000;
+        for more in [5, 65_000, 10_000] {
+            let mut got = 0;
+            while got < expected {
+                let Frame::Data(data) = peer.hear().await else {
+                    panic!("data was expected");
+                };
+                got += data.payload().len();
+            }
+            assert_eq!(got, expected);
+            left -= got;
+            peer.say(frame::Ping::new([7; 8])).await;
+            assert!(
+                matches!(peer.hear().await, Frame::Ping(_)),
+                "and nothing before"
+            );
+            peer.say(frame::WindowUpdate::new(id, more)).await;
+            // The connection's window ends at 65,535, and is opened last.
+            expected = (more as usize).min(65_535 - (70_000 - left));
+        }
+        peer.say(frame::WindowUpdate::new(StreamId::ZERO, 10_000))
+            .await;
+        let mut ended = false;
+        while !ended {
+            match peer.hear().await {
+                Frame::Data(data) => {
+                    left -= data.payload().len();
+                    ended = data.is_end_stream();
+                }
+                other => panic!("data was expected: {other:?}"),
+            }
+        }
+        assert_eq!(left, 0);
+        sent.await.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn what_is_given_up_is_cancelled_and_makes_room() {
+    local(async {
+        let mut settings = frame::Settings::default();
+        settings.set_max_concurrent_streams(Some(1));
+        let (mux, mut peer) = Peer::meet(settings).await;
+        let first = get(&mux);
+        let id = peer.opened().await;
+        // One who gave up while in line does not hold up who comes after.
+        let (second, third) = (get(&mux), get(&mux));
+        tokio::task::yield_now().await;
+        second.abort();
+        first.abort();
+        assert!(matches!(
+            peer.hear().await,
+            Frame::Reset(reset) if reset.stream_id() == id && reset.reason() == Reason::CANCEL
+        ));
+        let id = peer.opened().await;
+        // What still comes for the first one bothers nobody.
+        peer.data(StreamId::from(1), b"late", true).await;
+        peer.answer(id, &[], true).await;
+        assert!(third.await.unwrap().is_ok());
+        drop(mux);
+        assert!(matches!(peer.hear().await, Frame::GoAway(_)));
+        assert!(peer.next().await.is_none());
+    });
+}
+
+#[test]
+fn an_answer_larger_than_the_window_is_taken_whole() {
+    local(async {
+        let (mux, mut peer) = Peer::meet(frame::Settings::default()).await;
+        let outcome = get(&mux);
+        let id = peer.opened().await;
+        peer.answer(id, &[], false).await;
+        let mut window = STREAM_WINDOW as usize;
+        static PIECE: [u8; 16_384] = [0; 16_384];
+        for _ in 0..200 {
+            while window < PIECE.len() {
+                let Frame::WindowUpdate(update) = peer.hear().await else {
+                    panic!("a window was expected");
+                };
+                assert_eq!(update.stream_id(), id);
+                window += update.size_increment() as usize;
+            }
+            window -= PIECE.len();
+            peer.data(id, &PIECE, false).await;
+        }
+        peer.data(id, b"", true).await;
+        let outcome = pin!(outcome);
+        assert_eq!(outcome.await.unwrap().unwrap().len(), 200 * PIECE.len());
+    });
+}
