@@ -260,6 +260,30 @@ fn the_open_loop_sends_every_request_of_its_schedule() {
 }
 
 #[test]
+fn what_a_backend_says_it_took_is_told_apart_from_the_rest() {
+    local(async {
+        for kind in [
+            Kind::Http2,
+            Kind::GrpcUnary,
+            Kind::Http1 { keep_alive: true },
+        ] {
+            let backend = Backend::start("b", Duration::from_millis(20)).await;
+            let report = run(&plan(backend.address, kind, &[1], Budget::Requests(20))).await;
+            let beyond = report.beyond_backend.expect("it took its time");
+            assert!(report.latency.min >= 20_000, "{kind:?}");
+            assert!(
+                beyond.min + 20_000 <= report.latency.max,
+                "{kind:?}: {beyond:?} of {:?}",
+                report.latency
+            );
+        }
+        let at_once = Backend::start("b", Duration::ZERO).await;
+        let plan = plan(at_once.address, Kind::Http2, &[1], Budget::Requests(3));
+        assert_eq!(run(&plan).await.beyond_backend, None);
+    });
+}
+
+#[test]
 fn failures_are_told_apart() {
     local(async {
         let nobody = nobody();

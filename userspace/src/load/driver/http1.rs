@@ -8,12 +8,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST};
 use http::response::Parts;
-use http::{HeaderValue, Method, Request, Uri};
+use http::{Method, Request, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
+use super::answer::Answer;
 use super::channel::{Channel, InFlight, Place};
 use super::dial::{self, Lifetimes};
 use super::payload::Payload;
@@ -21,7 +22,7 @@ use super::plan::{Kind, Plan};
 use super::record::{Failed, Failure, Listed};
 use super::shard::Common;
 use super::work::Work;
-use crate::load::{BACKEND_HEADER, RESPONSE_SIZE_HEADER};
+use crate::load::RESPONSE_SIZE_HEADER;
 
 /// How long a client that reaches nobody waits before it reports that.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -87,14 +88,14 @@ impl Client {
             });
             let recorder = &self.common.recorder;
             match answer {
-                Ok(backend) => recorder.succeeded(carrier.get(), backend.as_ref(), intended),
+                Ok(answer) => recorder.succeeded(carrier.get(), &answer, intended),
                 Err(failed) => recorder.failed(carrier.get(), intended, failed),
             }
         }
     }
 
     /// Does one request; `carrier` becomes the connection that it was last sent on.
-    async fn request(&self, carrier: &Cell<Listed>) -> Result<Option<HeaderValue>, Failed> {
+    async fn request(&self, carrier: &Cell<Listed>) -> Result<Answer, Failed> {
         let body = Full::new(self.payload.borrow_mut().next());
         let request = self.request.clone().map(|()| body);
         let mut retry = true;
@@ -186,7 +187,7 @@ impl Client {
         })
     }
 
-    fn checked(&self, head: &Parts, length: u64) -> Result<Option<HeaderValue>, Failed> {
+    fn checked(&self, head: &Parts, length: u64) -> Result<Answer, Failed> {
         if !head.status.is_success() {
             return Err(Failed::new(
                 Failure::HttpStatus,
@@ -198,7 +199,7 @@ impl Client {
                 let cause = format_args!("asked for {size} bytes, not as many came");
                 Err(Failed::new(Failure::Mismatch, cause))
             }
-            _ => Ok(head.headers.get(BACKEND_HEADER).cloned()),
+            _ => Ok(Answer::of(&head.headers)),
         }
     }
 }

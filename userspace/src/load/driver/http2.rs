@@ -6,9 +6,9 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::HeaderValue;
 use tokio::time::Instant;
 
+use super::answer::Answer;
 use super::channel::{Channel, Place};
 use super::deadline::Deadline;
 use super::dial::{self, Lifetimes};
@@ -62,14 +62,14 @@ impl Client {
             });
             let recorder = &self.common.recorder;
             match answer {
-                Ok(backend) => recorder.succeeded(carrier.get(), backend.as_ref(), intended),
+                Ok(answer) => recorder.succeeded(carrier.get(), &answer, intended),
                 Err(failed) => recorder.failed(carrier.get(), intended, failed),
             }
         }
     }
 
     /// Does one request; `carrier` becomes the connection that it was last sent on.
-    async fn request(&self, carrier: &Cell<Listed>) -> Result<Option<HeaderValue>, Failed> {
+    async fn request(&self, carrier: &Cell<Listed>) -> Result<Answer, Failed> {
         let exchange = self.rpc.prepare();
         let mut attempt = 1;
         let mut unreachable = 0;
@@ -91,7 +91,7 @@ impl Client {
             };
             carrier.set(link.listed);
             match self.send(&exchange, &link).await {
-                Ok(backend) => return Ok(backend),
+                Ok(answer) => return Ok(answer),
                 Err(Trouble::NotProcessed(_)) if attempt < ATTEMPTS => {
                     attempt += 1;
                     link.retired.set(true);
@@ -108,11 +108,7 @@ impl Client {
         }
     }
 
-    async fn send(
-        &self,
-        exchange: &Exchange<'_>,
-        link: &Link,
-    ) -> Result<Option<HeaderValue>, Trouble> {
+    async fn send(&self, exchange: &Exchange<'_>, link: &Link) -> Result<Answer, Trouble> {
         let opened = || self.common.recorder.opened_stream(link.listed);
         exchange.run(&link.mux, opened).await
     }

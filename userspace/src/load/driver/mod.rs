@@ -14,6 +14,7 @@
 //! | [`record`], [`report`], [`progress`], [`log`] | what is told of it |
 //! | [`shard`] | all of that on one thread |
 
+mod answer;
 mod balance;
 mod channel;
 mod deadline;

@@ -13,6 +13,8 @@ use http::HeaderValue;
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::answer::Answer;
+
 /// Why a request failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -76,6 +78,8 @@ pub(super) struct Counts {
     pub(super) warm_up: WarmUp,
     pub(super) failures: BTreeMap<Failure, u64>,
     pub(super) causes: BTreeMap<String, u64>,
+    /// Latencies without what backends say they took, where they do.
+    pub(super) beyond: Histogram<u64>,
     pub(super) backends: Vec<BackendCounts>,
     pub(super) listed: Vec<ConnectionCounts>,
 }
@@ -178,12 +182,7 @@ impl Recorder {
         self.counts().retried += 1;
     }
 
-    pub(super) fn succeeded(
-        &self,
-        connection: Listed,
-        backend: Option<&HeaderValue>,
-        intended: Instant,
-    ) {
+    pub(super) fn succeeded(&self, connection: Listed, answer: &Answer, intended: Instant) {
         let latency = intended.elapsed();
         let mut counts = self.counts();
         if intended < self.measured_from {
@@ -192,7 +191,11 @@ impl Recorder {
         }
         counts.ok += 1;
         let micros = rounded_micros(latency);
-        let backend = counts.backend(backend);
+        if let Some(took) = answer.took {
+            let beyond = rounded_micros(latency.saturating_sub(took));
+            counts.beyond.saturating_record(beyond);
+        }
+        let backend = counts.backend(answer.backend.as_ref());
         counts.backends[backend].recent.saturating_record(micros);
         let Some(listed) = counts.listed(connection) else {
             return;
@@ -241,6 +244,7 @@ impl Counts {
             warm_up: WarmUp::default(),
             failures: BTreeMap::new(),
             causes: BTreeMap::new(),
+            beyond: histogram(),
             backends: Vec::new(),
             listed: Vec::new(),
         }
@@ -286,6 +290,7 @@ impl Counts {
         for (cause, count) in &other.causes {
             *self.causes.entry(cause.clone()).or_default() += count;
         }
+        add(&mut self.beyond, &other.beyond);
         let mut positions = Vec::with_capacity(other.backends.len());
         for theirs in &other.backends {
             let position = self.backend(theirs.name.as_ref());

@@ -91,6 +91,9 @@ pub struct Report {
     pub latency: Latency,
     /// The same by backend.
     pub latency_by_backend: BTreeMap<String, Latency>,
+    /// Latency without the time for which backends say they had the request: the way there and back, and this program.
+    /// `None` where none says so; an echo backend does that takes its time.
+    pub beyond_backend: Option<Latency>,
     /// Latencies of good answers: how many there were of at most so many microseconds and more than the line before.
     pub histogram: Vec<(u64, u64)>,
     /// The connections, in the order in which each thread made them; without those that carry one request only
@@ -137,6 +140,7 @@ pub(super) fn build(plan: &Plan, counts: &Counts, elapsed: Duration) -> Report {
         per_backend,
         latency: Latency::of(&all),
         latency_by_backend,
+        beyond_backend: (!counts.beyond.is_empty()).then(|| Latency::of(&counts.beyond)),
         histogram: all
             .iter_recorded()
             .map(|step| (step.value_iterated_to(), step.count_since_last_iteration()))
@@ -256,6 +260,7 @@ impl fmt::Display for Report {
             rate,
             warm_up,
             latency,
+            beyond_backend,
             ..
         } = self;
         writeln!(
@@ -274,6 +279,12 @@ impl fmt::Display for Report {
             "throughput   {rate:.0} requests/s over {connections} connections, {balance}"
         )?;
         writeln!(f, "latency      {latency}")?;
+        if let Some(beyond) = beyond_backend {
+            writeln!(
+                f,
+                "beyond       {beyond}, without the time that backends took"
+            )?;
+        }
         if let Some(schedule) = schedule {
             writeln!(
                 f,

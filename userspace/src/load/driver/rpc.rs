@@ -7,12 +7,13 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, TE};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 
+use super::answer::Answer;
 use super::mux::{Head, Mux, Sender, Stream, Template};
 use super::payload::Payload;
 use super::plan::{Kind, Plan};
 use super::record::{Failed, Failure};
 use crate::load::random::Generator;
-use crate::load::{BACKEND_HEADER, GRPC_STREAM, GRPC_UNARY, RESPONSE_SIZE_HEADER};
+use crate::load::{GRPC_STREAM, GRPC_UNARY, RESPONSE_SIZE_HEADER};
 
 /// The requests of one client.
 pub(super) struct Rpc {
@@ -113,13 +114,13 @@ impl Rpc {
 // === impl Exchange ===
 
 impl Exchange<'_> {
-    /// Sends the request, checks the answer, and gives the name of the backend that served it. Calls `opened` once there
+    /// Sends the request, checks the answer, and gives what it says of itself. Calls `opened` once there
     /// is a stream for it.
     pub(super) async fn run(
         &self,
         connection: &Mux,
         opened: impl FnOnce(),
-    ) -> Result<Option<HeaderValue>, Trouble> {
+    ) -> Result<Answer, Trouble> {
         let Self { rpc, body } = self;
         let mut stream = connection.open(body.is_empty()).await?;
         opened();
@@ -130,7 +131,7 @@ impl Exchange<'_> {
         if !body.is_empty() {
             stream.sender().send(body.clone(), true).await;
         }
-        let backend = rpc.open(stream.head().await?, &stream)?;
+        let answer = rpc.open(stream.head().await?, &stream)?;
         let mut expected = rpc.expected(body);
         while let Some(piece) = stream.piece().await {
             expected.take(&piece?)?;
@@ -139,20 +140,20 @@ impl Exchange<'_> {
             return Err(mismatch("the answer is too short"));
         }
         rpc.close(&mut stream)?;
-        Ok(backend)
+        Ok(answer)
     }
 
     /// A gRPC stream: the next message only after the echo of the one before. A message is sent and its echo read at
     /// the same time, because one larger than the windows comes back before it is all sent.
-    async fn converse(&self, mut stream: Stream) -> Result<Option<HeaderValue>, Trouble> {
+    async fn converse(&self, mut stream: Stream) -> Result<Answer, Trouble> {
         let Self { rpc, body } = self;
         let sender = stream.sender();
         let first = async {
-            let backend = rpc.open(stream.head().await?, &stream)?;
+            let answer = rpc.open(stream.head().await?, &stream)?;
             hear(&mut stream, body).await?;
-            Ok(backend)
+            Ok(answer)
         };
-        let ((), backend) = tokio::try_join!(say(&sender, body), first)?;
+        let ((), answer) = tokio::try_join!(say(&sender, body), first)?;
         for _ in 1..rpc.ping_pong {
             let message = rpc.payload.borrow_mut().next();
             tokio::try_join!(say(&sender, &message), hear(&mut stream, &message))?;
@@ -163,7 +164,7 @@ impl Exchange<'_> {
             return Err(mismatch("more came back than was sent"));
         }
         rpc.close(&mut stream)?;
-        Ok(backend)
+        Ok(answer)
     }
 }
 
@@ -186,9 +187,9 @@ async fn hear(stream: &mut Stream, message: &Bytes) -> Result<(), Trouble> {
 }
 
 impl Rpc {
-    /// Checks the head of the answer on `stream`, and gives the name of the backend.
-    fn open(&self, head: Head, stream: &Stream) -> Result<Option<HeaderValue>, Trouble> {
-        let Head { status, mut fields } = head;
+    /// Checks the head of the answer on `stream`.
+    fn open(&self, head: Head, stream: &Stream) -> Result<Answer, Trouble> {
+        let Head { status, fields } = head;
         if !status.is_success() {
             return Err(Trouble::Failed(Failed::new(
                 Failure::HttpStatus,
@@ -199,7 +200,7 @@ impl Rpc {
             grpc_status(&fields)?;
             return Err(mismatch("an answer of headers only"));
         }
-        Ok(fields.remove(BACKEND_HEADER))
+        Ok(Answer::of(&fields))
     }
 
     /// Checks how the answer ended.

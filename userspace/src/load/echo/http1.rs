@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use super::content::{self, Content, MOST_BYTES};
 use super::rewind::Rewind;
-use super::{Backend, add_one, wanted_size};
+use super::{Backend, add_one, say_time, wanted_size};
 use crate::load::{BACKEND_HEADER, STATS_PATH};
 
 pub(super) async fn serve(
@@ -44,6 +44,7 @@ async fn answer(
     backend: &Backend,
     connection_counted: &Cell<bool>,
 ) -> Result<Response<Content>, Infallible> {
+    let began = backend.clock();
     let path = request.uri().path().to_owned();
     if path != STATS_PATH {
         add_one(&backend.http1_requests);
@@ -66,5 +67,8 @@ async fn answer(
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static(content::TYPE));
+    if path != STATS_PATH {
+        say_time(response.headers_mut(), began);
+    }
     Ok(response)
 }

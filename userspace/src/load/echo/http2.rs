@@ -11,9 +11,10 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::rewind::Rewind;
-use super::{Backend, add_one, content, wanted_size};
+use super::{Backend, add_one, content, say_time, wanted_size};
 use crate::load::distribution::LARGEST;
 use crate::load::wire::send;
 use crate::load::{BACKEND_HEADER, GRPC_STREAM, GRPC_UNARY, STATS_PATH};
@@ -55,7 +56,9 @@ pub(super) async fn serve(
                 let Some(accepted) = accepted else { return Ok(()) };
                 let (request, respond) = accepted?;
                 add_one(&backend.streams);
-                tokio::task::spawn_local(serve_stream(request, respond, client, Rc::clone(&backend)));
+                let began = backend.clock();
+                let served = serve_stream(request, respond, client, Rc::clone(&backend), began);
+                tokio::task::spawn_local(served);
             }
             _ = &mut stop, if !stopping => {
                 stopping = true;
@@ -70,6 +73,7 @@ async fn serve_stream(
     mut respond: SendResponse<Bytes>,
     client: SocketAddr,
     backend: Rc<Backend>,
+    began: Option<Instant>,
 ) {
     let (head, body) = request.into_parts();
     let is_grpc = head
@@ -77,10 +81,10 @@ async fn serve_stream(
         .get(CONTENT_TYPE)
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
     let answered = match head.uri.path() {
-        GRPC_UNARY if is_grpc => unary(&head, body, &mut respond, &backend).await,
+        GRPC_UNARY if is_grpc => unary(&head, body, &mut respond, &backend, began).await,
         GRPC_STREAM if is_grpc => stream(body, &mut respond, &backend).await,
         _ if is_grpc => unimplemented(&mut respond, &backend),
-        _ => plain(&head, body, &mut respond, client, &backend).await,
+        _ => plain(&head, body, &mut respond, (client, began), &backend).await,
     };
     if let Err(error) = answered {
         add_one(&backend.broken);
@@ -93,6 +97,7 @@ async fn unary(
     mut body: RecvStream,
     respond: &mut SendResponse<Bytes>,
     backend: &Backend,
+    began: Option<Instant>,
 ) -> Result<(), h2::Error> {
     let mut message = Vec::new();
     let mut length = 0;
@@ -111,7 +116,9 @@ async fn unary(
     if length > LONGEST_MESSAGE {
         return refuse(respond, backend, RESOURCE_EXHAUSTED);
     }
-    let mut out = respond.send_response(grpc_head(backend), false)?;
+    let mut response = grpc_head(backend);
+    say_time(response.headers_mut(), began);
+    let mut out = respond.send_response(response, false)?;
     if let Some(size) = wanted_size(&head.headers, LONGEST_MESSAGE as u64) {
         return send_message(&mut out, size).await;
     }
@@ -175,7 +182,7 @@ async fn plain(
     request: &Parts,
     mut body: RecvStream,
     respond: &mut SendResponse<Bytes>,
-    client: SocketAddr,
+    (client, began): (SocketAddr, Option<Instant>),
     backend: &Backend,
 ) -> Result<(), h2::Error> {
     while let Some(piece) = body.data().await {
@@ -190,6 +197,7 @@ async fn plain(
         .insert(BACKEND_HEADER, backend.options.name.clone());
     head.headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static(content::TYPE));
+    say_time(head.headers_mut(), began);
     let size = wanted_size(&request.headers, content::MOST_BYTES);
     let mut content = content::answer(path, size, client, backend);
     let mut next = content.next_piece();

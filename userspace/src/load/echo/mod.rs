@@ -14,6 +14,8 @@
 //! [`Options::capacity`] workers; one that would have to wait behind [`Options::queue`] others is turned away with
 //! status 503, or `grpc-status: 14` (unavailable).
 //!
+//! An answer that took time says so ([`TOOK_HEADER`]).
+//!
 //! Counts are exact: a stream counts once its request headers were accepted, a connection once it carried an HTTP/2
 //! preface or a counted HTTP/1.1 request, so that neither port probes nor readers of the counts disturb them.
 //! Shutdown is graceful: the listener closes, HTTP/2 connections get a GOAWAY, HTTP/1.1 connections a
@@ -40,9 +42,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::RESPONSE_SIZE_HEADER;
 use super::distribution::ServiceTime;
 use super::timer::Timer;
+use super::{RESPONSE_SIZE_HEADER, TOOK_HEADER};
 use workers::Workers;
 
 /// What distinguishes one echo backend from another.
@@ -234,6 +236,11 @@ impl Backend {
         self.workers.work().await
     }
 
+    /// Now, where a request takes time.
+    fn clock(&self) -> Option<Instant> {
+        self.works().then(Instant::now)
+    }
+
     /// Whether [`Backend::work`] takes any time.
     fn works(&self) -> bool {
         !self.options.delay.is_zero() || self.workers.take_time()
@@ -244,6 +251,14 @@ impl Backend {
 fn wanted_size(headers: &HeaderMap, most: u64) -> Option<u64> {
     let wanted = headers.get(RESPONSE_SIZE_HEADER)?.to_str().ok()?;
     Some(wanted.parse::<u64>().ok()?.min(most))
+}
+
+/// Says how long a request that `began` then has taken.
+fn say_time(headers: &mut HeaderMap, began: Option<Instant>) {
+    if let Some(began) = began {
+        let nanos = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        headers.insert(TOOK_HEADER, nanos.into());
+    }
 }
 
 fn add_one(counter: &Cell<u64>) {

@@ -198,7 +198,7 @@ fn a_peer_that_breaks_the_protocol_is_told_so() {
         for case in 0..4 {
             let (mux, mut peer) = Peer::meet(frame::Settings::default()).await;
             let outcome = get(&mux);
-            let id = peer.opened().await;
+            peer.opened().await;
             let mut held = None;
             match case {
                 0 => peer.answer(StreamId::from(2), &[], true).await,

@@ -4,7 +4,7 @@ use super::super::super::{
     Outcome,
     result::{Axis, Cell, Claim, Column, Measured, Plot, PlotKind, Point, Row, Series, Table},
 };
-use super::{Known, Race};
+use super::{BEYOND, Known, Race};
 
 pub(super) fn outcome(races: &[Race], known: &[Known]) -> Outcome {
     let mut claims: Vec<Claim> = races.iter().map(Race::claim).collect();
@@ -14,11 +14,12 @@ pub(super) fn outcome(races: &[Race], known: &[Known]) -> Outcome {
         plots: vec![ratios(races)],
         claims,
         notes: vec![
-            "One thread each for client and server. Where the client is the slower of the two, the figures compare \
+            "One thread each for client and server, each on a CPU of its own. Where the client is the slower of the two, the figures compare \
              clients; where the server is, they must be the same."
                 .to_owned(),
             "Latency above the delay holds everything between the client's clock and the backend's timer: two passes \
-             through the loopback, both programs, and, without --spin, three wakeups."
+             through the loopback, both programs, and, without --spin, three wakeups. Beyond what the backend says it \
+             took, from the head of the request read to the answer begun, its own timer is not in it."
                 .to_owned(),
         ],
         ..Outcome::default()
@@ -53,9 +54,13 @@ fn latency(known: &[Known]) -> Table {
                 Cell::Figure(_) => Cell::figure(&backend.above(client, index)),
                 other => other,
             };
+            let beyond = match client.samples(BEYOND).as_slice() {
+                [] => Cell::Empty,
+                samples => Cell::figure(samples),
+            };
             Row::new(
                 format!("{}, {}", backend.name(), client.label),
-                vec![above(0), above(1)],
+                vec![above(0), above(1), beyond],
             )
         })
     });
@@ -64,7 +69,11 @@ fn latency(known: &[Known]) -> Table {
         title: "A backend that answers after a known time: what clients measure above it"
             .to_owned(),
         of: "delay, client".to_owned(),
-        columns: vec![Column::new("p50", "us", 0), Column::new("p99", "us", 0)],
+        columns: vec![
+            Column::new("p50", "us", 0),
+            Column::new("p99", "us", 0),
+            Column::new("p50 beyond what the backend says it took", "us", 0),
+        ],
         rows: rows.collect(),
     }
 }
