@@ -30,14 +30,27 @@ pub fn start_python(
     script: &str,
     arguments: &[&str],
 ) -> Result<Process> {
-    let name = arguments
-        .first()
-        .map_or(script.to_owned(), |first| format!("{script}-{first}"));
-    Process::start(
-        &stage.lab,
-        &name,
-        &mut python(namespace, script, arguments)?,
-    )
+    let name = file_name(script, arguments);
+    let mut command = python(namespace, script, arguments)?;
+    Process::start(&stage.lab, &name, &mut command)
+}
+
+/// Starts a server of `tests/clients` at `address` and waits until it listens.
+pub fn serve_python(
+    stage: &Stage,
+    namespace: &Namespace,
+    script: &str,
+    address: &str,
+) -> Result<Process> {
+    let arguments = [address];
+    let name = file_name(script, &arguments);
+    let mut command = python(namespace, script, &arguments)?;
+    Process::serve(&stage.lab, &name, &mut command)
+}
+
+fn file_name(script: &str, arguments: &[&str]) -> String {
+    let first = arguments.first();
+    first.map_or(script.to_owned(), |first| format!("{script}-{first}"))
 }
 
 impl Stage {

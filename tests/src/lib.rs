@@ -14,7 +14,6 @@ mod observe;
 mod peers;
 mod truth;
 
-use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -27,7 +26,7 @@ pub use xtask::lab::{Daemon, Lab, Loss, Namespace, Offloads, Process, Service, S
 use xtask::lab::{Interface, render};
 use xtask::{shell, workspace};
 
-pub use clients::{client_script, h2load, python, start_python};
+pub use clients::{client_script, h2load, python, serve_python, start_python};
 pub use counts::{Counts, Served, count};
 pub use load::{Load, Running};
 pub use observe::{Observer, PROXY_PORT};
@@ -185,12 +184,7 @@ impl Stage {
         command
             .args(["echo", "--listen", &address.to_string(), "--name", name])
             .args(arguments);
-        let mut process = Process::start(&self.lab, name, &mut command)?;
-        let log = process.log_path().to_owned();
-        process.wait_until("the backend listened", || {
-            fs::read_to_string(&log).is_ok_and(|log| log.contains("listening on"))
-        })?;
-        Ok(process)
+        Process::serve(&self.lab, name, &mut command)
     }
 
     /// Starts the daemon, for stages made without.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -59,6 +60,14 @@ impl Load {
     }
 }
 
+/// Requests answered so far, by the last line of progress in `log`.
+fn answered(log: &Path) -> Option<u64> {
+    let log = fs::read_to_string(log).ok()?;
+    let mut lines = log.lines().rev();
+    let progress: Value = lines.find_map(|line| serde_json::from_str(line).ok())?;
+    progress["total_ok"].as_u64()
+}
+
 /// A load that runs beside the test.
 #[derive(Debug)]
 pub struct Running {
@@ -72,18 +81,19 @@ impl Running {
         })
     }
 
-    /// Waits until `requests` were answered, as its progress says.
+    /// Waits until `requests` were answered in all, as its progress says.
     pub fn wait_for(&mut self, requests: u64) -> Result<()> {
         let log = self.process.log_path().to_owned();
         self.process
             .wait_until(&format!("{requests} requests were done"), || {
-                let log = fs::read_to_string(&log).unwrap_or_default();
-                let last = log
-                    .lines()
-                    .rev()
-                    .find_map(|line| serde_json::from_str::<Value>(line).ok());
-                last.is_some_and(|progress| progress["total_ok"].as_u64() >= Some(requests))
+                answered(&log) >= Some(requests)
             })
+    }
+
+    /// Waits until so many more were answered. Its progress may be a second old: some of them may be, too.
+    pub fn wait_for_more(&mut self, requests: u64) -> Result<()> {
+        let before = answered(self.process.log_path()).unwrap_or(0);
+        self.wait_for(before + requests)
     }
 
     /// Ends it (SIGTERM lets requests in flight finish) and returns its report.

@@ -23,7 +23,7 @@ fn a_draining_backend_keeps_its_flows_and_gets_no_new_ones() -> Result<()> {
         after.flows_opened["b1"] == before.flows_opened["b1"],
         "{before:?} {after:?}"
     );
-    old.wait_for(1500)?;
+    old.wait_for_more(800)?;
     let still = stage.counts()?;
     ensure!(
         still.served["b1"].streams > before.served["b1"].streams,

@@ -1,7 +1,7 @@
 //! The instruments themselves, with no balancer between: what the clients say is what the backends say.
 
 use anyhow::{Result, ensure};
-use evenkeel_tests::{PORT, Setup, start_python};
+use evenkeel_tests::{PORT, Setup, serve_python};
 use serde_json::json;
 
 #[test]
@@ -40,11 +40,7 @@ fn the_python_peers_understand_each_other() -> Result<()> {
     let servers = [("grpc_server.py", &grpc), ("web_server.py", &web)];
     let mut running = Vec::new();
     for (namespace, (server, address)) in stage.lab.backends().iter().zip(servers) {
-        let mut process = start_python(&stage, namespace, server, &[address])?;
-        let log = process.log_path().to_owned();
-        let listening = || std::fs::read_to_string(&log).is_ok_and(|log| log.contains("listening"));
-        process.wait_until("the server listened", listening)?;
-        running.push(process);
+        running.push(serve_python(&stage, namespace, server, address)?);
     }
     let seen = stage.script("grpc_semantics.py", &[&grpc])?;
     ensure!(

@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
-use evenkeel_tests::{PORT, Process, Setup, Stage, start_python};
+use evenkeel_tests::{PORT, Process, Setup, Stage, serve_python};
 use serde_json::{Value, json};
 use xtask::shell;
 
@@ -13,11 +13,8 @@ fn stage_of(server: &str, mode: &'static str, backends: usize) -> Result<(Vec<Pr
     let mut servers = Vec::new();
     for index in 0..backends {
         let address = stage.lab.backend_address(index, PORT)?.to_string();
-        let mut process = start_python(&stage, &stage.lab.backends()[index], server, &[&address])?;
-        let log = process.log_path().to_owned();
-        let listening = || fs::read_to_string(&log).is_ok_and(|log| log.contains("listening"));
-        process.wait_until("the server listened", listening)?;
-        servers.push(process);
+        let namespace = &stage.lab.backends()[index];
+        servers.push(serve_python(&stage, namespace, server, &address)?);
     }
     stage.start_daemon()?;
     Ok((servers, stage))
@@ -151,7 +148,7 @@ fn a_backend_that_ends_gracefully_loses_no_stream_at_l7() -> Result<()> {
     )?;
     load.wait_for(500)?;
     stage.backend(0)?.stop()?;
-    load.wait_for(3000)?;
+    load.wait_for_more(2000)?;
     let ended: Value = serde_json::from_str(&stage.backend(0)?.output()?)?;
     let load = load.finish()?;
     // Once it is gone streams meant for it cannot be served there; they may go to the other, or fail as refused.

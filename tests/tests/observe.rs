@@ -108,9 +108,10 @@ fn haproxys_skew_is_what_its_backends_counted() -> Result<()> {
         out["connections"] == 6 && out["top"][5]["streams"] == 10_000,
         "{out}"
     );
+    // Two flows that take a slot for a beginning at the same time lose a latency, and no count.
     let timed: u64 = by_latency(&out)?;
     ensure!(
-        timed == 60_000,
+        (59_940..=60_000).contains(&timed),
         "{timed} of 60,000 streams were timed: {report}"
     );
 
@@ -156,7 +157,8 @@ fn what_was_opened_before_is_known_and_the_client_is_told_from_the_frames() -> R
     load.wait_for(2000)?;
     // No port is given: nothing but the frames tells who the client is.
     let observer = Observer::start(&stage, stage.lab.balancer(), &["b1", "b2"])?;
-    load.wait_for(6000)?;
+    // However long it took to start: two seconds' worth of requests, at least one of them after that.
+    load.wait_for_more(4000)?;
     let answered = load.finish()?.all_ok()?.ok;
     let report = observer.finish()?;
     let truth = served(&stage, echoes)?;

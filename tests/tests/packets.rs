@@ -114,11 +114,7 @@ fn echo_behind(stage: &Stage, address: &str) -> Result<evenkeel_tests::Process> 
         .arg(net)
         .arg(xtask::workspace::evenkeel()?)
         .args(["echo", "--name", "inner", "--listen", address]);
-    let mut process = evenkeel_tests::Process::start(&stage.lab, "inner", &mut command)?;
-    let log = process.log_path().to_owned();
-    let listening = || std::fs::read_to_string(&log).is_ok_and(|log| log.contains("listening"));
-    process.wait_until("the backend listened", listening)?;
-    Ok(process)
+    evenkeel_tests::Process::serve(&stage.lab, "inner", &mut command)
 }
 
 #[test]

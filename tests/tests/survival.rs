@@ -53,7 +53,7 @@ fn flows_carry_on_without_the_daemon_and_a_restart_picks_every_one_up() -> Resul
         }
         let status = stage.json(&["status"])?;
         ensure!(status["adopted"] == true, "{status}");
-        steady.wait_for(3000)?;
+        steady.wait_for_more(2000)?;
         let still = stage.json(&["flows", "--top", "100000"])?;
         let (steady, renewed) = (steady.finish()?.all_ok()?, renewed.finish()?.all_ok()?);
         ensure!(

@@ -150,7 +150,7 @@ fn flows_are_moved_back_to_l4_by_goaway_when_asked_for() -> Result<()> {
     )?;
     load.wait_for(100)?;
     stage.cli(&["mode", SERVICE, "l4", "--move-existing"])?;
-    load.wait_for(2000)?;
+    load.wait_for_more(1500)?;
     let load = load.finish()?.all_ok()?;
     ensure!(
         load.connections >= 4,

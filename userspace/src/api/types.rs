@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::balance::Policy;
 use crate::config::{Forwarding, HashChoice, Mode};
+pub use crate::datapath::Counters;
 
 /// Answer to `GET /v1/status`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,39 +52,6 @@ pub struct Attachment {
     pub mode: String,
     /// Name of the program.
     pub program: String,
-}
-
-/// Counters of a service or a backend; they only grow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counters {
-    /// Flows recorded.
-    pub flows_opened: u64,
-    /// Flows closed by FIN in both directions or by RST.
-    pub flows_closed: u64,
-    /// Packets client -> service.
-    pub packets: u64,
-    /// Bytes client -> service, from the IP header.
-    pub bytes: u64,
-    /// Packets backend -> client (L4 only).
-    pub reply_packets: u64,
-    /// Bytes backend -> client, from the IP header (L4 only).
-    pub reply_bytes: u64,
-    /// HTTP/2 streams opened.
-    pub streams: u64,
-    /// Flows without a SYN that fell back to the hash.
-    pub flows_adopted: u64,
-    /// Flows handed to the local proxy (services only).
-    pub flows_local: u64,
-    /// Flows found to carry HTTP/2.
-    pub flows_http2: u64,
-}
-
-impl Counters {
-    /// Flows recorded and not yet closed.
-    #[must_use]
-    pub const fn open(&self) -> u64 {
-        self.flows_opened.saturating_sub(self.flows_closed)
-    }
 }
 
 /// Answer to `GET /v1/services`.

@@ -9,8 +9,8 @@ use crate::api::types;
 use crate::config::{self, Config};
 use crate::datapath::preflight::{Finding, Status};
 use crate::datapath::{
-    self, BackendEntry, Counters, Datapath, FlowHash, FlowRecord, FlowState, Forwarding,
-    HookChoice, InterfaceSpec, Mode, Options, PayloadProtocol, ServiceTable, TcAttach, XdpMode,
+    self, BackendEntry, Datapath, FlowHash, FlowRecord, FlowState, Forwarding, HookChoice,
+    InterfaceSpec, Mode, Options, PayloadProtocol, ServiceTable, TcAttach, XdpMode,
 };
 use evenkeel_ebpf::abi::PROTOCOL_TCP;
 
@@ -138,15 +138,11 @@ impl Plane for Kernel {
     fn counters(&self) -> Result<Snapshot, PlaneError> {
         let counted = self.datapath.counters().map_err(PlaneError::new)?;
         Ok(Snapshot {
-            services: counted
-                .services
-                .into_iter()
-                .map(|(service, counters)| (service, wire(&counters)))
-                .collect(),
+            services: counted.services.into_iter().collect(),
             backends: counted
                 .backends
                 .into_iter()
-                .map(|(service, backend, counters)| ((service, backend), wire(&counters)))
+                .map(|(service, backend, counters)| ((service, backend), counters))
                 .collect(),
             events: counted
                 .events
@@ -214,34 +210,6 @@ impl Plane for Kernel {
 /// The kernel's own answer: only a local address can be bound.
 fn is_local(address: IpAddr) -> bool {
     UdpSocket::bind((address, 0)).is_ok()
-}
-
-fn wire(counters: &Counters) -> types::Counters {
-    // Exhaustive on purpose: a new counter does not compile until it is shown.
-    let Counters {
-        flows_opened,
-        flows_closed,
-        packets,
-        bytes,
-        reply_packets,
-        reply_bytes,
-        streams,
-        flows_adopted,
-        flows_local,
-        flows_http2,
-    } = *counters;
-    types::Counters {
-        flows_opened,
-        flows_closed,
-        packets,
-        bytes,
-        reply_packets,
-        reply_bytes,
-        streams,
-        flows_adopted,
-        flows_local,
-        flows_http2,
-    }
 }
 
 fn view(flow: &FlowRecord) -> FlowView {

@@ -36,6 +36,12 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Flows recorded and not yet closed.
+    #[must_use]
+    pub const fn open(&self) -> u64 {
+        self.flows_opened.saturating_sub(self.flows_closed)
+    }
+
     fn add(&mut self, raw: &Raw) {
         // Exhaustive on purpose: a new counter does not compile until it is summed.
         let Raw {

@@ -70,13 +70,7 @@ impl Stage {
             echo.args(["echo", "--listen", &address.to_string()])
                 .args(["--name", &backend_name(number)]);
             let name = format!("{}-{}", scene.service, backend_name(number));
-            backends.push(Process::start(&self.lab, &name, &mut echo)?);
-        }
-        for backend in &mut backends {
-            let log = backend.log_path().to_owned();
-            backend.wait_until("it listened", || {
-                std::fs::read_to_string(&log).is_ok_and(|log| log.contains("listening"))
-            })?;
+            backends.push(Process::serve(&self.lab, &name, &mut echo)?);
         }
         Ok(Cast {
             stage: self,

@@ -55,6 +55,21 @@ impl Process {
         })
     }
 
+    /// Starts a server, and waits until it has said on standard error that it is listening; what one of the same name
+    /// said before does not count.
+    pub fn serve(lab: &Lab, name: &str, command: &mut Command) -> Result<Self> {
+        let log = lab.directory().join(format!("{name}.log"));
+        let before = fs::metadata(&log).map_or(0, |log| log.len());
+        let before = usize::try_from(before)?;
+        let mut server = Self::start(lab, name, command)?;
+        server.wait_until("it listened", || {
+            let said = fs::read(&log).unwrap_or_default();
+            let said = String::from_utf8_lossy(said.get(before..).unwrap_or_default());
+            said.contains("listening")
+        })?;
+        Ok(server)
+    }
+
     /// Its process id; `nsenter` becomes the program, so this is the program's own.
     #[must_use]
     pub fn id(&self) -> u32 {

@@ -117,11 +117,7 @@ impl Stage {
             &lab.backend_address(0, PORT)?.to_string(),
         ]);
         serve.arg("--certificate").arg(&certificate);
-        let mut server = Process::start(&lab, "serve", &mut serve)?;
-        let log = server.log_path().to_owned();
-        server.wait_until("it listened", || {
-            std::fs::read_to_string(&log).is_ok_and(|log| log.contains("listening"))
-        })?;
+        let server = Process::serve(&lab, "serve", &mut serve)?;
         Ok(Self {
             rtt,
             peer,

@@ -5,7 +5,7 @@
 //! second, two fifths of what they can do: balanced, nobody waits long; a backend that is 2.5 times as busy as the mean
 //! is asked for more than it can answer. The times are waited and not computed, and cost the host next to nothing.
 
-use std::{collections::BTreeMap, fmt::Write as _, fs, process::Command, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
@@ -209,13 +209,7 @@ fn backends(lab: &Lab) -> Result<Vec<Process>> {
         let mut echo = namespace.command(&binary);
         echo.args(["echo", "--listen", &address, "--name", &backend_name(index)])
             .args(["--capacity", AT_ONCE, "--service-time", SERVICE]);
-        started.push(Process::start(lab, &backend_name(index), &mut echo)?);
-    }
-    for backend in &mut started {
-        let log = backend.log_path().to_owned();
-        backend.wait_until("it listened", || {
-            fs::read_to_string(&log).is_ok_and(|log| log.contains("listening"))
-        })?;
+        started.push(Process::serve(lab, &backend_name(index), &mut echo)?);
     }
     Ok(started)
 }

@@ -263,12 +263,7 @@ fn serve(lab: &Lab, peer: &PathBuf, index: usize) -> Result<[Process; 3]> {
         .arg("--certificate")
         .arg(lab.directory().join(format!("certificate-{name}.der")));
     let start = |kind: &str, command: &mut Command| -> Result<Process> {
-        let mut process = Process::start(lab, &format!("{kind}-{name}"), command)?;
-        let log = process.log_path().to_owned();
-        process.wait_until("it listened", || {
-            fs::read_to_string(&log).is_ok_and(|log| log.contains("listening"))
-        })?;
-        Ok(process)
+        Process::serve(lab, &format!("{kind}-{name}"), command)
     };
     Ok([
         start("echo", &mut echo)?,

@@ -1,6 +1,6 @@
 //! One client and one server without a balancer: how late the slowest requests are, on a clean link and on a lossy one.
 
-use std::{fs, net::Ipv4Addr, path::PathBuf, process::Command, time::Duration};
+use std::{net::Ipv4Addr, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
@@ -76,12 +76,7 @@ impl Link {
             ("sessions", &mut sessions),
             ("echo", &mut echo),
         ] {
-            let mut server = Process::start(&lab, name, command)?;
-            let log = server.log_path().to_owned();
-            server.wait_until("it listened", || {
-                fs::read_to_string(&log).is_ok_and(|log| log.contains("listening"))
-            })?;
-            servers.push(server);
+            servers.push(Process::serve(&lab, name, command)?);
         }
         Ok(Self {
             _servers: servers,

@@ -1,7 +1,6 @@
 //! A lab with WebSocket servers behind two services that differ in nothing but their hash, and what happens to them.
 
 use std::{
-    fs,
     net::Ipv4Addr,
     path::PathBuf,
     thread,
@@ -149,14 +148,7 @@ impl Stage {
             .args(["sessions", "--listen", &address.to_string()])
             .args(["--name", &name(index)]);
         let file = format!("{}-{}", hash.name, name(index));
-        // A server of the same name may have logged before.
-        let log = self.lab.directory().join(format!("{file}.log"));
-        let _ = fs::remove_file(&log);
-        let mut server = Process::start(&self.lab, &file, &mut command)?;
-        server.wait_until("the server listened", || {
-            fs::read_to_string(&log).is_ok_and(|log| log.contains("listening"))
-        })?;
-        Ok(server)
+        Process::serve(&self.lab, &file, &mut command)
     }
 
     /// One run, with sessions that nobody knows yet.
