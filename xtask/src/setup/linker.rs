@@ -12,6 +12,10 @@ const VERSION: &str = "0.13.0";
 /// The LLVM that it is built with: the newest that the toolchains of [`super::toolchain`] may have.
 pub(super) const LLVM: u32 = 22;
 
+/// Where rustup says which toolchain runs us. Here it must stay the same: without it, rustup would ask the
+/// rust-toolchain.toml of every crate that is compiled, and update the user's toolchain to give one what it wants there.
+const TOOLCHAIN: &str = "RUSTUP_TOOLCHAIN";
+
 /// A bpf-linker that is there: on PATH, or built by an earlier setup of any clone.
 pub(super) fn find() -> Option<PathBuf> {
     if let Some(path) = workspace::which("bpf-linker") {
@@ -32,7 +36,11 @@ pub(super) fn provide() -> Result<PathBuf> {
     }
     let prefix = PathBuf::from(format!("/usr/lib/llvm-{LLVM}"));
     let mut command = Command::new(workspace::cargo());
-    shell::forget_outer_build(&mut command)
+    shell::forget_outer_build(&mut command);
+    if let Some(toolchain) = env::var_os(TOOLCHAIN) {
+        command.env(TOOLCHAIN, toolchain);
+    }
+    command
         .current_dir(env::temp_dir())
         .env("LLVM_PREFIX", &prefix)
         // All its work is done inside LLVM, which is compiled already: optimising the rest triples the build.
