@@ -27,12 +27,14 @@ use crate::http2::frame::{HEADER, Header};
 use crate::http2::{PREFACE, Segment, flag};
 use crate::packet::Bytes;
 
-const DATA: u64 = 0;
 const HEADERS: u64 = 1;
 const RST_STREAM: u64 = 3;
 const END_STREAM: u64 = 0x1;
 const PADDED: u64 = 0x8;
 const PRIORITY: u64 = 0x20;
+
+/// The flags that say whether a flow is in step, which is where [`flag::RECOGNISED`] alone is set.
+const STEP: u8 = flag::RECOGNISED | flag::HOLE | flag::PREFACE;
 
 /// Bytes of the connection preface.
 const PREFACE_LENGTH: u32 = PREFACE.len() as u32;
@@ -66,8 +68,10 @@ pub enum Side {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Frame {
-    word: u64,
-    last: u64,
+    /// See [`Header::word`].
+    pub word: u64,
+    /// See [`Header::last`].
+    pub last: u64,
     /// Offset of the frame's payload in the segment.
     pub payload: u32,
     /// Zero.
@@ -79,7 +83,7 @@ pub struct Frame {
 pub enum Change {
     /// Nothing that is looked at.
     None,
-    /// May open it, if the id is above all before.
+    /// Opens it.
     Opens(u32),
     /// The answer is complete.
     Ends(u32),
@@ -96,32 +100,31 @@ impl Frame {
         }
     }
 
-    /// What the frame does, sent by `sender`.
+    /// DATA or HEADERS on a stream, which most frames are: the client's stream that they prove to be open, 0 if it is
+    /// none. `None` says nothing of the others.
     #[inline(always)]
     #[must_use]
-    pub fn change(&self, sender: Side) -> Change {
-        let header = self.header();
-        let stream = header.stream() as u32;
-        let ends = header.flags() & END_STREAM != 0;
-        if stream & 1 == 0 {
-            return Change::None;
-        }
-        match (header.kind(), sender) {
-            (RST_STREAM, _) => Change::Resets(stream),
-            (HEADERS, Side::Client) => Change::Opens(stream),
-            (HEADERS | DATA, Side::Server) if ends => Change::Ends(stream),
-            _ => Change::None,
-        }
+    pub fn plain(&self) -> Option<u32> {
+        let stream = self.header().request_frame()?;
+        Some(stream & (stream & 1).wrapping_neg())
     }
 
-    /// Whether the frame is one that [`Self::change`] or [`Self::sender`] may have something to say of: those that
-    /// need no more than being hopped over are most of the bytes.
+    /// The client's stream that this frame proves to be open, 0 if there is none; `None` if no frame can start like
+    /// this: the boundaries were wrong.
     #[inline(always)]
     #[must_use]
-    pub fn matters(&self) -> bool {
+    pub fn opened(&self) -> Option<u32> {
         let header = self.header();
-        let kind = header.kind();
-        kind == HEADERS || kind == RST_STREAM || (kind == DATA && header.flags() & END_STREAM != 0)
+        header.is_possible().then(|| header.opened())
+    }
+
+    /// The client's stream that this frame gives up.
+    #[inline(always)]
+    #[must_use]
+    pub fn resets(&self) -> Option<u32> {
+        let header = self.header();
+        let stream = header.stream() as u32;
+        (header.kind() == RST_STREAM && stream & 1 == 1).then_some(stream)
     }
 
     /// Offset in the segment of the first field, for a HEADERS frame: behind padding length and priority.
@@ -156,7 +159,7 @@ impl Frame {
     }
 }
 
-/// What [`Reader::next`] came to.
+/// What [`Reader::fetch`] came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Read {
@@ -164,8 +167,8 @@ pub enum Read {
     End = 0,
     /// A frame.
     Frame = 1,
-    /// No frame can start like this: the boundaries were wrong.
-    Lost = 2,
+    /// The segment goes on, but the next header is not among the bytes given.
+    Beyond = 2,
 }
 
 /// A position among the frames of a segment.
@@ -177,27 +180,55 @@ pub struct Reader {
     at: u32,
     /// Highest client stream id so far.
     highest: u32,
+    /// The same without the frame read last.
+    before: u32,
     /// The next header lies between segments and is already in `frame`.
     carried: u32,
-    /// Zero.
-    reserved: u32,
     /// The frame read last.
     pub frame: Frame,
 }
 
 impl Reader {
+    /// Where `state` says that the next header starts, right or wrong: see [`Self::continues`]. The frame is left as it is.
+    #[inline(always)]
+    pub fn restart(&mut self, state: &Http2, segment: Segment) {
+        self.segment = segment;
+        self.at = state.next.wrapping_sub(segment.sequence);
+        self.highest = state.highest;
+        self.before = state.highest;
+        self.carried = 0;
+    }
+
+    #[inline(always)]
+    fn at_front(state: &Http2, segment: Segment) -> Self {
+        let mut reader = Self {
+            segment,
+            at: 0,
+            highest: 0,
+            before: 0,
+            carried: 0,
+            frame: Frame::default(),
+        };
+        reader.restart(state, segment);
+        reader
+    }
+
+    /// Whether [`Self::restart`] leads where [`Self::begin`] would: the common case of a flow in step, with no header
+    /// split before the segment. False says nothing of the others.
+    #[inline(always)]
+    #[must_use]
+    pub fn continues(&self, state: &Http2) -> bool {
+        state.flags & STEP == flag::RECOGNISED
+            && state.phase == phase::SYNCHRONISED
+            && state.partial_length == 0
+            && self.at as i32 >= 0
+    }
+
     /// At the first header in `segment`; `None` if the state is not in step with it.
     #[inline(always)]
     pub fn begin<B: Bytes>(state: &mut Http2, bytes: &B, segment: Segment) -> Option<Self> {
-        let mut reader = Self {
-            segment,
-            at: state.next.wrapping_sub(segment.sequence),
-            highest: state.highest,
-            carried: 0,
-            reserved: 0,
-            frame: Frame::default(),
-        };
-        let given = state.flags & (flag::RECOGNISED | flag::HOLE | flag::PREFACE);
+        let mut reader = Self::at_front(state, segment);
+        let given = state.flags & STEP;
         if given == flag::PREFACE && state.phase == phase::UNKNOWN && state.partial_length == 0 {
             if reader.at != 0 || bytes.load(segment.offset) != Some(*PREFACE) {
                 return None;
@@ -235,36 +266,80 @@ impl Reader {
         Some(reader)
     }
 
-    /// The next frame, which is then in [`Self::frame`].
+    /// Reads the next header, which is then in [`Self::frame`]. Whether there can be such a frame is not judged here but
+    /// by [`Frame::plain`] or [`Frame::opened`]; then it is to be [passed](Self::pass).
     #[inline(always)]
-    pub fn next<B: Bytes>(&mut self, bytes: &B) -> Read {
+    pub fn fetch<B: Bytes>(&mut self, bytes: &B) -> Read {
         let end = self.at.wrapping_add(HEADER);
         if self.carried == 0 {
             if end > self.segment.length {
                 return Read::End;
             }
-            let at = self.segment.offset.wrapping_add(self.at);
-            let Some(found) = bytes.load(at) else {
-                return Read::End;
+            let Some(found) = bytes.load(self.offset()) else {
+                return Read::Beyond;
             };
             let header = Header::new(found);
             self.frame.word = header.word;
             self.frame.last = header.last;
         }
         self.carried = 0;
-        let header = self.frame.header();
-        if !header.is_possible() {
-            return Read::Lost;
-        }
-        let opened = header.opened();
+        Read::Frame
+    }
+
+    /// Goes on behind the frame read last, which proves that the stream `opened` was opened (0: none).
+    #[inline(always)]
+    pub fn pass(&mut self, opened: u32) {
+        self.before = self.highest;
         self.highest = if opened > self.highest {
             opened
         } else {
             self.highest
         };
-        self.frame.payload = end;
-        self.at = end.wrapping_add(header.length());
-        Read::Frame
+        self.frame.payload = self.at.wrapping_add(HEADER);
+        self.at = self
+            .frame
+            .payload
+            .wrapping_add(self.frame.header().length());
+    }
+
+    /// What the frame read last does, sent by `sender`, once it was [passed](Self::pass).
+    #[inline(always)]
+    #[must_use]
+    pub fn change(&self, sender: Side) -> Change {
+        if let Some(stream) = self.frame.resets() {
+            return Change::Resets(stream);
+        }
+        let header = self.frame.header();
+        let (kind, stream) = (header.kind(), header.stream() as u32);
+        if kind > HEADERS || stream & 1 == 0 {
+            return Change::None;
+        }
+        match sender {
+            Side::Client if kind == HEADERS && stream > self.before => Change::Opens(stream),
+            Side::Server if header.flags() & END_STREAM != 0 => Change::Ends(stream),
+            _ => Change::None,
+        }
+    }
+
+    /// Where the next header is in the packet.
+    #[inline(always)]
+    #[must_use]
+    pub fn offset(&self) -> u32 {
+        self.segment.offset.wrapping_add(self.at)
+    }
+
+    /// Bytes of the segment from the next header on, 0 if it lies beyond.
+    #[inline(always)]
+    #[must_use]
+    pub fn rest(&self) -> u32 {
+        self.segment.length.saturating_sub(self.at)
+    }
+
+    /// Whether the next header is already known.
+    #[inline(always)]
+    #[must_use]
+    pub fn carries(&self) -> bool {
+        self.carried != 0
     }
 
     /// Stores where the reader came to; false if frames of the segment were left unread.

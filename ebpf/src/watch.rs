@@ -9,16 +9,19 @@
 
 use crate::abi::{Address, Http2, ServiceKey, Tuple};
 
+mod slots;
+
+pub use slots::{
+    ABANDONED, MAX_STREAMS, NEAR, NEIGHBOURS, STREAM_BUCKETS, StreamBucket, StreamSlot, WAYS,
+    WINDOW, home, other_bucket, stream_bucket, stream_key,
+};
+
 /// Flows that are remembered at once; beyond that the one that was silent for longest is forgotten.
 pub const MAX_FLOWS: u32 = 1 << 16;
-/// Streams whose beginning is remembered at once; a power of two.
-pub const MAX_STREAMS: u32 = 1 << 18;
 /// Peers that have figures of their own.
 pub const MAX_PEERS: u32 = 1024;
 /// The index of a flow without a peer, or beyond [`MAX_PEERS`].
 pub const NO_PEER: u32 = 0;
-/// A stream that began longer ago (ns) was forgotten by its flow; its slot is taken over without being counted as lost.
-pub const ABANDONED: u64 = 1 << 36;
 
 /// The same connection seen from either side has one key: the smaller of address and port comes first. The second
 /// value says whether the packet's source is the key's.
@@ -111,7 +114,7 @@ pub struct Half {
     pub reserved: [u8; 6],
 }
 
-/// Value of `W_FLOWS`, by [`canonical`] tuple. 240 bytes.
+/// Value of `W_FLOWS`, by [`canonical`] tuple. 224 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Watched {
@@ -119,10 +122,6 @@ pub struct Watched {
     pub forward: Half,
     /// Packets from the key's destination.
     pub backward: Half,
-    /// When the flow was first seen, ns of CLOCK_MONOTONIC (coarse).
-    pub created: u64,
-    /// When a packet was last seen, likewise.
-    pub last_seen: u64,
     /// Random: tells this flow from others with the same tuple, and its streams from other flows'. Never 0.
     pub tag: u32,
     /// Index in `W_PEERS` of the server, once it is known.
@@ -143,45 +142,6 @@ impl Watched {
         let (a, b) = (self.forward.closed, self.backward.closed);
         (a | b) & closed::RST != 0 || a & b & closed::FIN != 0
     }
-}
-
-/// A stream that was opened and not yet answered. 16 bytes.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StreamSlot {
-    /// When it was opened, ns of CLOCK_MONOTONIC.
-    pub begun: u64,
-    /// The flow's tag; 0 if the slot is free.
-    pub tag: u32,
-    /// The stream's id.
-    pub id: u32,
-}
-
-/// Slots of a [`StreamBucket`].
-pub const WAYS: usize = 4;
-
-/// Value of `W_STREAMS`: streams in flight. The table has no chains: the bucket of a stream is given by its flow's tag
-/// and its id, so that opening and ending one costs an array access and not a hash. A flow has [`WINDOW`] buckets that
-/// it uses in turn, few enough to stay in the cache; those of up to [`WAYS`] flows may meet in one. 64 bytes, a cache
-/// line.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StreamBucket {
-    /// The streams.
-    pub slots: [StreamSlot; WAYS],
-}
-
-/// Buckets of the table.
-pub const STREAM_BUCKETS: u32 = MAX_STREAMS / WAYS as u32;
-
-/// Buckets of one flow, a power of two: room for 1,024 of its streams in flight, if no other flow is in the way.
-pub const WINDOW: u32 = 256;
-
-/// The bucket of stream `id` of the flow `tag`.
-#[inline(always)]
-#[must_use]
-pub const fn stream_bucket(tag: u32, id: u32) -> u32 {
-    tag.wrapping_add((id >> 1) & (WINDOW - 1)) & (STREAM_BUCKETS - 1)
 }
 
 /// Linear steps in each octave: a bucket is at most 1/16 wide, relative to its value.
@@ -296,9 +256,7 @@ pub type PeerKey = ServiceKey;
 
 const _: () = {
     assert!(size_of::<Half>() == 104);
-    assert!(size_of::<Watched>() == 240);
-    assert!(size_of::<StreamSlot>() == 16);
-    assert!(size_of::<StreamBucket>() == 64);
+    assert!(size_of::<Watched>() == 224);
     assert!(size_of::<PeerStats>() == 24 + 8 * BUCKETS as usize);
     assert!(size_of::<WatchSettings>() == 8);
     assert!(size_of::<PortSet>() == 8192);
@@ -376,14 +334,5 @@ mod tests {
             assert_eq!(one, other);
             assert!(forward != backward || tuple == back);
         }
-    }
-
-    #[test]
-    fn streams_of_a_flow_are_spread_over_its_window() {
-        let buckets: std::collections::HashSet<u32> = (0..10 * WINDOW)
-            .map(|n| stream_bucket(0xdead_beef, 2 * n + 1))
-            .collect();
-        assert_eq!(buckets.len(), WINDOW as usize);
-        assert!(buckets.iter().all(|bucket| *bucket < STREAM_BUCKETS));
     }
 }

@@ -7,7 +7,7 @@
 //! 5. What the client opened is added to the peer's figures, once it is known who the client is.
 
 use aya_ebpf::bindings::BPF_ANY;
-use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns};
+use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use evenkeel_ebpf::abi::{Tuple, http2_phase as phase};
 use evenkeel_ebpf::exchange;
 use evenkeel_ebpf::http2::{self, Segment, flag, streams as streams_up_to};
@@ -61,22 +61,14 @@ pub fn watch(skb: &Skb, way: Way) {
     half.packets += packets;
     half.bytes += bytes;
     half.closed |= ends(packet.flags);
-    flow.last_seen = now();
     if packet.payload_length != 0 {
-        payload(skb, flow, &packet, forward);
+        payload(skb, flow, &packet, &key, forward);
     }
-}
-
-/// ns of CLOCK_MONOTONIC, advancing with the timer tick (Linux 5.11): when a flow was seen needs no better.
-#[inline(always)]
-fn now() -> u64 {
-    // SAFETY: a helper without arguments.
-    unsafe { bpf_ktime_get_coarse_ns() }
 }
 
 /// The half of the packet's direction.
 #[inline(always)]
-fn sent(flow: &mut Watched, forward: bool) -> &mut Half {
+pub fn sent(flow: &mut Watched, forward: bool) -> &mut Half {
     if forward {
         &mut flow.forward
     } else {
@@ -160,7 +152,6 @@ fn record(key: &Tuple, packet: &Packet, forward: bool) -> Option<*mut Watched> {
         draft.write(Watched::default());
         &mut *draft
     };
-    flow.created = now();
     // SAFETY: a helper without arguments.
     flow.tag = unsafe { bpf_get_prandom_u32() } | 1;
     let synchronises = packet.flags & tcp::SYN != 0;
@@ -199,7 +190,7 @@ fn is_clients(packet: &Packet) -> Option<bool> {
 
 /// Looks at the payload of a packet.
 #[inline(always)]
-fn payload(skb: &Skb, flow: &mut Watched, packet: &Packet, forward: bool) {
+fn payload(skb: &Skb, flow: &mut Watched, packet: &Packet, key: &Tuple, forward: bool) {
     let known = flow.client;
     let from_client = (known == client::SOURCE) == forward;
     let (own, other) = if forward {
@@ -210,9 +201,11 @@ fn payload(skb: &Skb, flow: &mut Watched, packet: &Packet, forward: bool) {
     if own.phase == phase::TLS {
         return;
     }
-    // What carries something else may still become HTTP/2 (an upgrade), but the client says so.
+    // What carries something else may still become HTTP/2 (an upgrade), but the client says so. With a peer it did; its
+    // half is then left alone, as another processor writes there.
     let answer = known != client::UNKNOWN && !from_client;
-    if answer && (other.phase == phase::TLS || other.phase == phase::OTHER) {
+    if answer && flow.peer == NO_PEER && (other.phase == phase::TLS || other.phase == phase::OTHER)
+    {
         return;
     }
     let segment = Segment {
@@ -226,7 +219,7 @@ fn payload(skb: &Skb, flow: &mut Watched, packet: &Packet, forward: bool) {
     let busy = &raw mut sent(flow, forward).busy;
     if take(busy) {
         frames::read(skb, flow, segment, forward);
-        count(flow, packet, forward);
+        ek_watch_opened(flow, key, forward.into());
         // SAFETY: an aligned word of a live map value.
         unsafe { exchange(busy, 0) };
     } else {
@@ -248,9 +241,16 @@ fn take(busy: *mut u64) -> bool {
     false
 }
 
-/// Adds the streams that the client opened to the peer's.
-#[inline(always)]
-fn count(flow: &mut Watched, packet: &Packet, forward: bool) {
+/// Adds the streams that the client opened to the peer's, after a packet of the direction `forward`. Returns nothing; a
+/// global function has to return something.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ek_watch_opened(flow: *mut Watched, key: *const Tuple, forward: u32) -> u32 {
+    // SAFETY: null or whole values, as `payload` passes them; the verifier checks no less.
+    let (Some(flow), Some(key)) = (unsafe { flow.as_mut() }, unsafe { key.as_ref() }) else {
+        return 0;
+    };
+    let forward = forward != 0;
     let half = sent(flow, forward);
     if half.recognised == 0 && half.http2.flags & flag::RECOGNISED != 0 {
         half.recognised = 1;
@@ -260,18 +260,18 @@ fn count(flow: &mut Watched, packet: &Packet, forward: bool) {
             half.counted = half.before;
         }
     }
-    if flow.client == client::UNKNOWN {
-        return;
-    }
     let source = flow.client == client::SOURCE;
     let peer = flow.peer;
+    if flow.client == client::UNKNOWN || (source != forward && peer != NO_PEER) {
+        return 0;
+    }
     let half = sent(flow, source);
     if half.recognised == 0 {
-        return;
+        return 0;
     }
     let opened = streams_up_to(half.http2.highest).wrapping_sub(half.counted);
     if peer == NO_PEER {
-        flow.peer = streams::peer(&server(packet, source == forward));
+        flow.peer = streams::peer(&server(key, source));
     }
     // Only packets of the client change its half.
     if source == forward && opened != 0 {
@@ -280,18 +280,21 @@ fn count(flow: &mut Watched, packet: &Packet, forward: bool) {
         half.counted = half.counted.wrapping_add(opened);
         streams::opened(peer, opened);
     }
+    0
 }
 
-/// The server's address in a packet.
+/// The server's address, given whether the key's source is the client.
 #[inline(always)]
-fn server(packet: &Packet, from_client: bool) -> PeerKey {
-    if from_client {
-        return packet.destination();
-    }
+fn server(key: &Tuple, source: bool) -> PeerKey {
+    let (address, port) = if source {
+        (key.destination, key.destination_port)
+    } else {
+        (key.source, key.source_port)
+    };
     PeerKey {
-        address: packet.tuple.source,
-        port: packet.tuple.source_port,
-        protocol: packet.tuple.protocol,
+        address,
+        port,
+        protocol: key.protocol,
         reserved: [0; 5],
     }
 }

@@ -13,28 +13,46 @@ use evenkeel_ebpf::http2::Segment;
 use evenkeel_ebpf::packet::Bytes;
 use evenkeel_ebpf::watch::{Half, WatchEvent, Watched, client};
 
+use crate::chunk::Chunk;
+use crate::flows::sent;
 use crate::maps::{W_TASK, event};
 use crate::skb::Skb;
-use crate::streams;
+use crate::streams::{self, Answers};
 use crate::walk::walk;
 
-/// Turns for one packet, of [`RUN`] frames each.
+/// Turns for one packet, of [`RUN`] frames or what is left of a chunk each.
 const TURNS: u32 = 1024;
-/// Frames that one call reads.
-const RUN: u32 = 4;
+/// Frames that one call reads. For more of them the verifier's work grows faster than their number.
+const RUN: u32 = 8;
 
-/// A segment that is being read.
+/// A segment that is being read. What is counted along with the loop is here and not in registers: in memory the
+/// verifier forgets what it knew of a value, which would else make another state in each turn.
 #[repr(C)]
 pub struct Task {
     segment: Segment,
     /// Non-zero: the packet goes from the key's source to its destination.
     forward: u32,
+    /// A [`Side`].
+    sender: u32,
+    /// The flow's tag.
+    tag: u32,
+    /// Streams that this segment opened, ...
+    begun: u32,
+    /// ... those that it answered ...
+    ended: u32,
+    /// ... and those that it gave up.
+    reset: u32,
+    /// Zero.
+    reserved: u32,
     /// Now, once something needed it; ns of CLOCK_MONOTONIC.
     now: u64,
-    /// Nanoseconds that answers took which ended in this segment.
-    answered: u64,
+    answers: Answers,
     reader: MaybeUninit<Reader>,
+    chunk: Chunk,
 }
+
+/// [`ek_watch_rare`] of what cannot be a frame.
+const LOST: u64 = u64::MAX;
 
 /// What [`ek_watch_turn`] came to.
 #[repr(u32)]
@@ -51,20 +69,48 @@ pub fn read(skb: &Skb, flow: &mut Watched, segment: Segment, forward: bool) {
         return;
     };
     // SAFETY: this processor's only value, and nothing else of ours runs on it meanwhile.
-    let task = unsafe { &mut *task };
-    task.segment = segment;
-    task.forward = forward.into();
-    task.now = 0;
-    task.answered = 0;
-    let half: *mut Half = if forward {
-        &mut flow.forward
-    } else {
-        &mut flow.backward
-    };
+    unsafe {
+        (*task).segment = segment;
+        (*task).forward = forward.into();
+    }
     let context = skb.0.skb.skb;
-    let mut in_step = ek_watch_begin(context, half, task) != 0;
+    if ek_watch_read(context, flow, task) == 0 {
+        ek_watch_search(context, sent(flow, forward), task);
+    }
+}
+
+/// The same, given all of it; zero if the segment is left to the walker.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ek_watch_read(
+    context: *mut __sk_buff,
+    flow: *mut Watched,
+    task: *mut Task,
+) -> u32 {
+    // SAFETY: null or whole values, as `read` passes them; the verifier checks no less.
+    let (Some(flow), Some(task)) = (unsafe { flow.as_mut() }, unsafe { task.as_mut() }) else {
+        return 0;
+    };
+    let (segment, forward) = (task.segment, task.forward != 0);
+    let state = &sent(flow, forward).http2;
+    // SAFETY: any bytes are a valid reader.
+    let reader = unsafe { task.reader.assume_init_mut() };
+    reader.restart(state, segment);
+    let continues = reader.continues(state);
+    if continues && reader.rest() == 0 {
+        // The middle of a DATA frame: most of the packets that carry much.
+        return 1;
+    }
+    task.sender = sender(flow, forward) as u32;
+    task.tag = flow.tag;
+    task.begun = 0;
+    task.ended = 0;
+    task.reset = 0;
+    task.now = 0;
+    task.chunk.empty();
+    task.answers.restart(flow.peer);
+    let mut in_step = continues || ek_watch_begin(context, sent(flow, forward), task) != 0;
     if in_step {
-        let flow: *mut Watched = flow;
         for _ in 0..TURNS {
             let next = ek_watch_turn(context, flow, task);
             if next != Next::More as u32 {
@@ -73,20 +119,37 @@ pub fn read(skb: &Skb, flow: &mut Watched, segment: Segment, forward: bool) {
             }
         }
     }
-    streams::answered(flow.peer, task.answered);
+    let half = sent(flow, forward);
+    task.settle(half);
     if in_step {
         ek_watch_finish(context, half, task);
-    } else {
-        event(WatchEvent::Untimed);
-        // SAFETY: the half of a live map value.
-        walk(skb, unsafe { &mut (*half).http2 }, segment);
     }
+    in_step.into()
+}
+
+/// Leaves the segment to the walker. Returns nothing; a global function has to return something.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ek_watch_search(
+    context: *mut __sk_buff,
+    half: *mut Half,
+    task: *mut Task,
+) -> u32 {
+    // SAFETY: as above.
+    let (Some(half), Some(task)) = (unsafe { half.as_mut() }, unsafe { task.as_mut() }) else {
+        return 0;
+    };
+    event(WatchEvent::Untimed);
+    let skb = Skb(TcContext::new(context));
+    walk(&skb, &mut half.http2, task.segment);
+    0
 }
 
 /// Whether the segment can be read.
 #[unsafe(no_mangle)]
+#[inline(never)]
 pub extern "C" fn ek_watch_begin(context: *mut __sk_buff, half: *mut Half, task: *mut Task) -> u32 {
-    // SAFETY: null or whole values, as `read` passes them; the verifier checks no less.
+    // SAFETY: as above.
     let (Some(half), Some(task)) = (unsafe { half.as_mut() }, unsafe { task.as_mut() }) else {
         return 0;
     };
@@ -102,83 +165,172 @@ pub extern "C" fn ek_watch_begin(context: *mut __sk_buff, half: *mut Half, task:
 
 /// Reads the next frames.
 #[unsafe(no_mangle)]
+#[inline(never)]
 pub extern "C" fn ek_watch_turn(
     context: *mut __sk_buff,
     flow: *mut Watched,
     task: *mut Task,
 ) -> u32 {
     // SAFETY: as above.
-    let (Some(flow), Some(task)) = (unsafe { flow.as_mut() }, unsafe { task.as_mut() }) else {
+    let Some(task) = (unsafe { task.as_mut() }) else {
         return Next::End as u32;
     };
     let skb = Skb(TcContext::new(context));
-    for _ in 0..RUN {
-        // SAFETY: called only after `ek_watch_begin` wrote it; and any bytes are a valid reader.
-        let reader = unsafe { task.reader.assume_init_mut() };
-        match reader.next(&skb) {
-            Read::Frame if reader.frame.matters() => {
-                let frame = reader.frame;
-                consider(&skb, flow, task, &frame);
-            }
-            Read::Frame => {}
-            Read::End => return Next::End as u32,
-            Read::Lost => return Next::Lost as u32,
-        }
+    // SAFETY: called only after it was written; and any bytes are a valid reader.
+    let mut reader = unsafe { *task.reader.assume_init_ref() };
+    if !task.chunk.fill(&skb, &reader) {
+        return Next::End as u32;
     }
-    Next::More as u32
+    let mut next = Next::More;
+    for _ in 0..RUN {
+        match reader.fetch(&task.chunk) {
+            Read::Frame => {}
+            Read::Beyond => break,
+            Read::End => {
+                next = Next::End;
+                break;
+            }
+        }
+        let Some(opened) = reader.frame.plain() else {
+            let opened = ek_watch_rare(task, reader.frame.word, reader.frame.last);
+            if opened == LOST {
+                next = Next::Lost;
+                break;
+            }
+            reader.pass(opened as u32);
+            continue;
+        };
+        reader.pass(opened);
+        if task.sender == Side::Unknown as u32 {
+            ek_watch_tell(context, flow, task, reader.frame.payload, reader.frame.word);
+        }
+        task.take(reader.change(task.sender()));
+    }
+    task.reader.write(reader);
+    next as u32
 }
 
-/// Takes a frame that matters into account.
-#[inline(always)]
-fn consider(skb: &Skb, flow: &mut Watched, task: &mut Task, frame: &Frame) {
+/// Takes a frame into account that is neither DATA nor HEADERS: what [`Frame::opened`] says of it, [`LOST`] for nothing.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ek_watch_rare(task: *mut Task, word: u64, last: u64) -> u64 {
+    // SAFETY: as above.
+    let Some(task) = (unsafe { task.as_mut() }) else {
+        return 0;
+    };
+    let frame = Frame {
+        word,
+        last,
+        ..Frame::default()
+    };
+    if let Some(stream) = frame.resets() {
+        task.take(Change::Resets(stream));
+    }
+    frame.opened().map_or(LOST, u64::from)
+}
+
+/// Learns who the client is from the first field of a HEADERS frame, given its payload's offset in the segment and the
+/// first word of its header. Returns nothing; a global function has to return something.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ek_watch_tell(
+    context: *mut __sk_buff,
+    flow: *mut Watched,
+    task: *mut Task,
+    payload: u32,
+    word: u64,
+) -> u32 {
+    // SAFETY: as above.
+    let (Some(flow), Some(task)) = (unsafe { flow.as_mut() }, unsafe { task.as_mut() }) else {
+        return 0;
+    };
+    let frame = Frame {
+        word,
+        payload,
+        ..Frame::default()
+    };
+    let Some(at) = frame.fields().filter(|at| *at < task.segment.length) else {
+        return 0;
+    };
+    let skb = Skb(TcContext::new(context));
+    let Some([first]) = skb.load(task.segment.offset.wrapping_add(at)) else {
+        return 0;
+    };
     let forward = task.forward != 0;
-    if flow.client == client::UNKNOWN {
-        flow.client = match sender(skb, frame, task.segment) {
-            Side::Unknown => return,
-            Side::Client if forward => client::SOURCE,
-            Side::Server if !forward => client::SOURCE,
-            Side::Client | Side::Server => client::DESTINATION,
-        };
-    }
-    let sender = if (flow.client == client::SOURCE) == forward {
-        Side::Client
-    } else {
-        Side::Server
+    flow.client = match Frame::sender(first) {
+        Side::Unknown => return 0,
+        Side::Client if forward => client::SOURCE,
+        Side::Server if !forward => client::SOURCE,
+        Side::Client | Side::Server => client::DESTINATION,
     };
-    let change = frame.change(sender);
-    if change == Change::None {
-        return;
+    task.sender = sender(flow, forward) as u32;
+    0
+}
+
+/// Who sends in this direction.
+#[inline(always)]
+fn sender(flow: &Watched, forward: bool) -> Side {
+    match flow.client {
+        client::UNKNOWN => Side::Unknown,
+        known if (known == client::SOURCE) == forward => Side::Client,
+        _ => Side::Server,
     }
-    if task.now == 0 {
-        // SAFETY: a helper without arguments.
-        task.now = unsafe { bpf_ktime_get_ns() };
-    }
-    let (tag, peer, now) = (flow.tag, flow.peer, task.now);
-    let half = if forward {
-        &mut flow.forward
-    } else {
-        &mut flow.backward
-    };
-    match change {
-        Change::Opens(id) if id > half.http2.highest => {
-            streams::begin(tag, id, now);
-            half.begun += 1;
+}
+
+impl Task {
+    #[inline(always)]
+    fn sender(&self) -> Side {
+        if self.sender == Side::Client as u32 {
+            Side::Client
+        } else if self.sender == Side::Server as u32 {
+            Side::Server
+        } else {
+            Side::Unknown
         }
-        Change::Ends(id) => {
-            if let Some(begun) = streams::end(tag, id) {
-                let took = now.saturating_sub(begun);
-                half.ended += 1;
-                task.answered += took;
-                streams::count_answer(peer, took);
+    }
+
+    #[inline(always)]
+    fn now(&mut self) -> u64 {
+        if self.now == 0 {
+            // SAFETY: a helper without arguments.
+            self.now = unsafe { bpf_ktime_get_ns() };
+        }
+        self.now
+    }
+
+    /// Takes a frame into account.
+    #[inline(always)]
+    fn take(&mut self, change: Change) {
+        match change {
+            Change::None => {}
+            Change::Opens(id) => {
+                let now = self.now();
+                streams::begin(self.tag, id, now);
+                self.begun = self.begun.wrapping_add(1);
+            }
+            Change::Ends(id) => {
+                if let Some(begun) = streams::end(self.tag, id) {
+                    let took = self.now().saturating_sub(begun);
+                    self.answers.add(took);
+                    self.ended = self.ended.wrapping_add(1);
+                }
+            }
+            Change::Resets(id) => {
+                if streams::end(self.tag, id).is_some() {
+                    self.reset = self.reset.wrapping_add(1);
+                }
             }
         }
-        Change::Resets(id) => {
-            if streams::end(tag, id).is_some() {
-                half.reset += 1;
-                streams::count_reset(peer);
-            }
-        }
-        Change::Opens(_) | Change::None => {}
+    }
+
+    /// Adds up what the segment did where it is kept.
+    #[inline(always)]
+    fn settle(&self, half: &mut Half) {
+        half.begun = half.begun.wrapping_add(self.begun);
+        half.ended = half.ended.wrapping_add(self.ended);
+        half.reset = half.reset.wrapping_add(self.reset);
+        streams::count_resets(self.answers.peer, self.reset);
+        self.answers.settle();
     }
 }
 
@@ -200,16 +352,4 @@ pub extern "C" fn ek_watch_finish(
         event(WatchEvent::Bound);
     }
     0
-}
-
-/// Who sent a HEADERS frame, as its first field tells.
-#[inline(always)]
-fn sender(skb: &Skb, frame: &Frame, segment: Segment) -> Side {
-    match frame.fields() {
-        Some(at) if at < segment.length => match skb.load(segment.offset.wrapping_add(at)) {
-            Some([first]) => Frame::sender(first),
-            None => Side::Unknown,
-        },
-        _ => Side::Unknown,
-    }
 }

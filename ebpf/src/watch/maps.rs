@@ -1,5 +1,6 @@
 //! Every map of `evenkeel observe`, with one sentence each.
 
+use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 use evenkeel_ebpf::abi::Tuple;
@@ -23,9 +24,14 @@ pub static W_PORTS: Array<PortSet, 1> = Array::new();
 #[btf_map]
 pub static W_FLOWS: LruHashMap<Tuple, Watched, { MAX_FLOWS as usize }> = LruHashMap::new();
 
-/// Streams that wait for their answer; see `StreamBucket`.
+/// Streams that wait for their answer; see `StreamBucket`. What can be mapped begins with a page (Linux 5.5,
+/// fc9702273e2e), so that a bucket is two cache lines and not three; nobody does map it.
 #[btf_map]
-pub static W_STREAMS: Array<StreamBucket, { STREAM_BUCKETS as usize }> = Array::new();
+pub static W_STREAMS: Array<
+    StreamBucket,
+    { STREAM_BUCKETS as usize },
+    { BPF_F_MMAPABLE as usize },
+> = Array::new();
 
 /// Server address -> index of its figures.
 #[btf_map]

@@ -2,12 +2,20 @@
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use evenkeel_ebpf::watch::{
-    ABANDONED, MAX_PEERS, NO_PEER, PeerKey, PeerStats, StreamSlot, WatchEvent, bucket,
-    stream_bucket,
+    ABANDONED, MAX_PEERS, NO_PEER, PeerKey, PeerStats, StreamSlot, WatchEvent, bucket, home,
+    other_bucket, stream_bucket, stream_key,
 };
 
 use crate::atomic::{add, fetch_add};
 use crate::maps::{W_PEER_COUNT, W_PEERS, W_STATS, W_STREAMS, event};
+use crate::raw::opaque;
+
+/// The index of a stream's own slot, which has to be compared with the number of slots: Linux 6.1 knows no bounds of what
+/// comes out of an OR on 32 bits.
+#[inline(always)]
+fn own(tag: u32, id: u32) -> usize {
+    opaque(home(tag, id) as usize)
+}
 
 /// A stream of the flow `tag` was opened.
 #[inline(always)]
@@ -15,69 +23,167 @@ pub fn begin(tag: u32, id: u32, now: u64) {
     let Some(bucket) = W_STREAMS.get_ptr_mut(stream_bucket(tag, id)) else {
         return;
     };
-    let new = StreamSlot {
-        begun: now,
-        tag,
-        id,
+    let key = stream_key(tag, id);
+    // SAFETY: a live map value. Two flows may take a slot at the same time; each then finds a key that is not its own
+    // and leaves it, at the price of a latency.
+    let slots = unsafe { &mut (*bucket).slots };
+    let Some(slot) = slots.get_mut(own(tag, id)) else {
+        return;
     };
-    // SAFETY: a live map value. Two flows may take a slot at the same time; each then finds a tag or an id that is not
-    // its own and leaves it, at the price of a latency.
+    if slot.key == 0 || now.wrapping_sub(slot.begun) > ABANDONED {
+        *slot = StreamSlot { begun: now, key };
+    } else {
+        ek_watch_crowd(tag, id, now);
+    }
+}
+
+/// Finds a slot for a stream that cannot have its own: a free one, else one that was abandoned, else somebody's. Returns
+/// nothing; a global function has to return something.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ek_watch_crowd(tag: u32, id: u32, now: u64) -> u32 {
+    let Some(bucket) = W_STREAMS.get_ptr_mut(other_bucket(tag, id)) else {
+        return 0;
+    };
+    let key = stream_key(tag, id);
+    let new = StreamSlot { begun: now, key };
+    // SAFETY: as in `begin`.
     let slots = unsafe { &mut (*bucket).slots };
     for slot in slots.iter_mut() {
-        if slot.tag == 0 || now.wrapping_sub(slot.begun) > ABANDONED {
+        if slot.key == 0 {
             *slot = new;
-            return;
+            return 0;
+        }
+    }
+    for slot in slots.iter_mut() {
+        if now.wrapping_sub(slot.begun) > ABANDONED {
+            *slot = new;
+            return 0;
         }
     }
     event(WatchEvent::StreamsFull);
     slots[0] = new;
+    0
 }
 
 /// A stream of the flow `tag` has ended: when it was opened, if that was seen.
 #[inline(always)]
 pub fn end(tag: u32, id: u32) -> Option<u64> {
     let bucket = W_STREAMS.get_ptr_mut(stream_bucket(tag, id))?;
+    let key = stream_key(tag, id);
     // SAFETY: as in `begin`.
     let slots = unsafe { &mut (*bucket).slots };
-    for slot in slots.iter_mut() {
-        if slot.tag == tag && slot.id == id {
-            slot.tag = 0;
-            return Some(slot.begun);
-        }
+    let slot = slots.get_mut(own(tag, id))?;
+    if slot.key == key {
+        slot.key = 0;
+        return Some(slot.begun);
     }
-    None
+    match ek_watch_away(tag, id) {
+        0 => None,
+        begun => Some(begun),
+    }
 }
 
-/// An answer took so many nanoseconds.
-#[inline(always)]
-pub fn count_answer(peer: u32, nanoseconds: u64) {
-    if let Some(stats) = stats(peer) {
-        // SAFETY: a live map value; all changes are atomic.
-        unsafe {
-            if let Some(bucket) = (*stats).buckets.get_mut(bucket(nanoseconds) as usize) {
-                add(bucket, 1);
+/// Frees the slot of a stream that has not its own: when it was opened, 0 if that was not seen.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ek_watch_away(tag: u32, id: u32) -> u64 {
+    let Some(bucket) = W_STREAMS.get_ptr_mut(other_bucket(tag, id)) else {
+        return 0;
+    };
+    let key = stream_key(tag, id);
+    // SAFETY: as in `begin`.
+    for slot in unsafe { &mut (*bucket).slots } {
+        if slot.key == key {
+            slot.key = 0;
+            return slot.begun;
+        }
+    }
+    0
+}
+
+/// Answers of one peer, before they are added to its figures: those of a burst took equally long, and count at once.
+#[repr(C)]
+pub struct Answers {
+    /// So many nanoseconds ...
+    took: u64,
+    /// Index of the peer.
+    pub peer: u32,
+    /// ... was what so many took, one after the other.
+    alike: u32,
+    /// Nanoseconds in all.
+    sum: u64,
+}
+
+impl Answers {
+    /// None yet.
+    #[inline(always)]
+    pub fn restart(&mut self, peer: u32) {
+        self.took = 0;
+        self.peer = peer;
+        self.alike = 0;
+        self.sum = 0;
+    }
+
+    /// One took so many nanoseconds.
+    #[inline(always)]
+    pub fn add(&mut self, took: u64) {
+        if took != self.took {
+            ek_watch_count(self);
+            self.alike = 0;
+            self.took = took;
+        }
+        self.alike += 1;
+        self.sum = self.sum.wrapping_add(took);
+    }
+
+    #[inline(always)]
+    fn count(&self) {
+        if self.alike != 0
+            && let Some(stats) = stats(self.peer)
+        {
+            // SAFETY: a live map value; all changes are atomic.
+            unsafe {
+                if let Some(bucket) = (*stats).buckets.get_mut(bucket(self.took) as usize) {
+                    add(bucket, self.alike.into());
+                }
             }
         }
     }
-}
 
-/// The answers of a segment took so many nanoseconds in all.
-#[inline(always)]
-pub fn answered(peer: u32, nanoseconds: u64) {
-    if nanoseconds != 0
-        && let Some(stats) = stats(peer)
-    {
-        // SAFETY: as above.
-        unsafe { add(&raw mut (*stats).nanoseconds, nanoseconds) };
+    /// Adds what is left to the peer's figures.
+    #[inline(always)]
+    pub fn settle(&self) {
+        ek_watch_count(self);
+        if self.sum != 0
+            && let Some(stats) = stats(self.peer)
+        {
+            // SAFETY: as above.
+            unsafe { add(&raw mut (*stats).nanoseconds, self.sum) };
+        }
     }
 }
 
-/// A stream was given up.
+/// Adds answers that took equally long to their peer's figures. Returns nothing; a global function has to return
+/// something.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ek_watch_count(answers: *const Answers) -> u32 {
+    // SAFETY: null or a whole value, as `Answers` passes it; the verifier checks no less.
+    if let Some(answers) = unsafe { answers.as_ref() } {
+        answers.count();
+    }
+    0
+}
+
+/// So many streams were given up.
 #[inline(always)]
-pub fn count_reset(peer: u32) {
-    if let Some(stats) = stats(peer) {
+pub fn count_resets(peer: u32, streams: u32) {
+    if streams != 0
+        && let Some(stats) = stats(peer)
+    {
         // SAFETY: as above.
-        unsafe { add(&raw mut (*stats).reset, 1) };
+        unsafe { add(&raw mut (*stats).reset, streams.into()) };
     }
 }
 

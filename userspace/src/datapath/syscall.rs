@@ -253,8 +253,11 @@ pub(super) fn test_run(program: BorrowedFd<'_>, frame: &[u8]) -> io::Result<Test
     })
 }
 
-/// Entries asked for at once: large enough that the system call's cost vanishes, small enough to stay in cache.
+/// Entries asked for at once in a table that turns out to hold many: large enough that the system call's cost vanishes,
+/// small enough to stay in cache.
 const BATCH: usize = 4096;
+/// Entries asked for first: the room for a whole batch costs more than reading a small table.
+const FIRST_BATCH: usize = 256;
 
 /// Reads a whole hash map with `BPF_MAP_LOOKUP_BATCH` (7 x faster than walking its keys one by one). Entries that
 /// change meanwhile may be missed or, where the map is an LRU, seen as they were when their bucket was copied.
@@ -262,7 +265,7 @@ pub(super) fn read_all<K: Pod + Default, V: Pod + Default>(
     map: &impl AsFd,
     mut each: impl FnMut(K, V),
 ) -> io::Result<()> {
-    let mut size = BATCH;
+    let mut size = FIRST_BATCH;
     let mut keys = vec![K::default(); size];
     let mut values = vec![V::default(); size];
     // For hash maps the position is a bucket number.
@@ -309,5 +312,10 @@ pub(super) fn read_all<K: Pod + Default, V: Pod + Default>(
         }
         position = next;
         started = true;
+        if size < BATCH {
+            size *= 2;
+            keys.resize(size, K::default());
+            values.resize(size, V::default());
+        }
     }
 }
