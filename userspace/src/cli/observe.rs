@@ -77,7 +77,6 @@ pub(super) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let unique: BTreeSet<&String> = args.interfaces.iter().collect();
     let interfaces: Vec<String> = unique.into_iter().cloned().collect();
     let (watch, started) = Watch::start(&interfaces, &args.ports, tc, args.cost)?;
-    announce(&interfaces, &started);
     let mut session = Session {
         args,
         global,
@@ -87,7 +86,7 @@ pub(super) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         begun: Instant::now(),
         spent: processor_time(),
     };
-    block_on(session.observe())??;
+    block_on(session.observe(|| announce(&interfaces, &started)))??;
     session.finish()
 }
 
@@ -122,8 +121,10 @@ struct Session<'a> {
 
 impl Session<'_> {
     /// Until the end that was asked for, or a signal.
-    async fn observe(&mut self) -> anyhow::Result<()> {
+    async fn observe(&mut self, announce: impl FnOnce()) -> anyhow::Result<()> {
         let stop = termination()?;
+        // Whoever waits for this may end us at once, and gets a report.
+        announce();
         tokio::pin!(stop);
         let end = self.args.duration.map(|duration| self.begun + duration);
         let mut ticks = interval(REFRESH);
