@@ -169,6 +169,20 @@ proptest! {
 }
 
 #[test]
+fn a_state_that_no_walk_leaves_lowers_no_count() {
+    // A candidate that is confirmed already, with a lower id than what was counted.
+    let mut receiver = Receiver::bare();
+    receiver.state = Http2 {
+        highest: 1_661_498_853,
+        flags: 242,
+        score: 4,
+        ..Http2::default()
+    };
+    receiver.walk(&[0, 0, 0, 5, 0, 0, 0, 0, 1], 1);
+    assert!(receiver.state.highest >= 1_661_498_853);
+}
+
+#[test]
 fn a_header_split_at_every_offset_counts() {
     let connection = Connection::new(&stream::requests(1, 6));
     let length = connection.bytes.len();

@@ -86,7 +86,13 @@ impl Cursor {
             ),
             Lane::Front => {
                 let high = state.candidate_highest;
-                (state.next, state.partial, state.score, high, state.hole)
+                // No walk leaves a confirmed candidate; what is in the map must not lower what was counted either.
+                let score = if state.score < CONFIRMED {
+                    state.score
+                } else {
+                    CONFIRMED - 1
+                };
+                (state.next, state.partial, score, high, state.hole)
             }
             // A segment's start is more often a boundary than any other byte.
             Lane::Search => (segment.sequence, 0, 1, state.highest, state.hole),
