@@ -45,11 +45,17 @@ impl Datapath {
     /// ports) once they have been for `port_hold`, and frees what nothing refers to any more.
     /// Cheap when nothing closed: call it about once a second. Also sets the data path's clock.
     pub fn sweep(&mut self) -> Result<SweepReport, DatapathError> {
+        let calibrated = clock::calibrate(&mut self.ebpf);
+        let report = self.sweep_tables()?;
+        // A clock that cannot be set is no reason to keep what is over.
+        calibrated.map(|()| report)
+    }
+
+    fn sweep_tables(&mut self) -> Result<SweepReport, DatapathError> {
         if !self.sourceless.is_empty() {
             let tables = self.applied.clone();
             self.apply(&tables)?;
         }
-        clock::calibrate(&mut self.ebpf)?;
         let turnover = self.turnover()?;
         let retired = self.retired();
         let quiet = turnover == self.swept_turnover && !self.sweep_again && !retired;
