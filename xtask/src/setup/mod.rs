@@ -38,6 +38,7 @@ pub const TEST_PROGRAMS: &[(&str, &str)] = &[
     ("nft", "nftables"),
     ("haproxy", "haproxy"),
     ("ethtool", "ethtool"),
+    ("bpftool", "bpftool"),
     ("iperf3", "iperf3"),
     ("ping", "iputils-ping"),
     // What the report of the benchmarks is looked at with.
