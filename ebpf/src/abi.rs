@@ -6,17 +6,21 @@
 //! (RFC 4291 section 2.5.5.2), so that one key type serves both families.
 
 mod event;
+mod http2;
+#[cfg(feature = "userspace")]
+mod pod;
 
 pub use event::Event;
+pub use http2::{Http2, http2_phase};
 
 /// Version of this layout; part of the pin directory's name, so that a daemon never adopts maps it cannot read.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Slots of a Maglev table: a prime, about 100 x the largest number of backends that should still be spread
 /// within 1 % (Eisenbud et al., Maglev, NSDI 2016, section 5.3, which uses the same 65,537).
 pub const MAGLEV_SLOTS: usize = 65_537;
 
-/// Default number of flows that the flow table holds (each half: [`Tuple`] -> [`Flow`], [`Tuple`] -> [`Reply`]).
+/// Default number of flows that the flow table has room for (each half: [`Tuple`] -> [`Flow`], [`Tuple`] -> [`Reply`]).
 pub const DEFAULT_MAX_FLOWS: u32 = 1 << 20;
 /// Default number of proxy-to-backend connections that are observed.
 pub const DEFAULT_MAX_UPSTREAMS: u32 = 1 << 16;
@@ -224,6 +228,12 @@ pub mod state {
     pub const RESET: u8 = 1 << 4;
     /// Counted as closed; the entry may be replaced and its NAT port reused.
     pub const CLOSED: u8 = 1 << 5;
+    /// The slot of the flow table holds an entry; in all entries of `FLOWS` and `REPLIES`.
+    pub const USED: u8 = 1 << 6;
+    /// The slot is being filled or emptied, by whoever set this.
+    pub const BUSY: u8 = 1 << 7;
+    /// What an entry has when it is put in.
+    pub const NEW: u8 = USED | BUSY;
 }
 
 /// Bits of `flags` in [`Flow`].
@@ -232,66 +242,27 @@ pub mod flag {
     pub const LOCAL: u8 = 1 << 0;
 }
 
-/// State of the HTTP/2 frame walker for one direction of one flow; written only by `http2.rs`, which explains how
-/// the fields work together. All zero is the state of a flow whose SYN was not seen. 48 bytes.
-#[repr(C)]
+/// One entry of a flow table (`FLOWS` or `REPLIES`), see [`crate::table`]. 128 bytes: two cache lines.
+#[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Http2 {
-    /// TCP sequence number at which the next frame header starts; while searching without a candidate, the end of
-    /// the payload seen.
-    pub next: u32,
-    /// Highest client stream id seen; 0 for none. The highest bit is set while a processor changes the state, see
-    /// `http2::Front`.
-    pub highest: u32,
-    /// The first bytes of the frame header at `next`, where a segment ended inside of it; the first byte is the
-    /// most significant one, bytes not there yet are 0.
-    pub partial: u64,
-    /// The same for the header at `hole`.
-    pub hole_partial: u64,
-    /// The first bytes of the segment behind the hole.
-    pub island_head: u64,
-    /// TCP sequence number of the last frame boundary before a hole in the payload.
-    pub hole: u32,
-    /// Highest client stream id of the candidate chain, committed once the chain is confirmed.
-    pub candidate_highest: u32,
-    /// How many bytes of `partial` there are, at most 8 (of the connection preface: at most 23).
-    pub partial_length: u8,
-    /// How many bytes of `hole_partial` there are, likewise.
-    pub hole_partial_length: u8,
-    /// One of [`http2_phase`].
-    pub phase: u8,
-    /// Bits of `http2::flag`.
-    pub flags: u8,
-    /// While searching: what speaks for the candidate at `next`; 0 if there is none.
-    pub score: u8,
-    /// Segments searched in vain since the boundary was lost; stays at 255.
-    pub misses: u8,
-    /// Low half of the sequence number at which the segment behind the hole starts.
-    pub island: u16,
+pub struct Slot<V> {
+    /// The key.
+    pub key: Tuple,
+    /// The value: [`Flow`] or [`Reply`].
+    pub value: V,
 }
 
-/// What the walker knows of a flow's payload.
-pub mod http2_phase {
-    /// No payload seen yet.
-    pub const UNKNOWN: u8 = 0;
-    /// In step: `next` is a frame boundary.
-    pub const SYNCHRONISED: u8 = 1;
-    /// HTTP/2, or maybe HTTP/2, but the frame boundary was lost or never known.
-    pub const SEARCHING: u8 = 2;
-    /// TLS records: counted as flows, bytes and packets, never guessed.
-    pub const TLS: u8 = 3;
-    /// Something else (HTTP/1.x for example): no streams to count.
-    pub const OTHER: u8 = 4;
-}
+/// How many ns a tick of [`Flow::created`] is, as a shift: 2^24 ns, 16.8 ms; the field holds 2.3 years.
+pub const CREATED_SHIFT: u32 = 24;
 
-/// Value of `FLOWS` (and of `UPSTREAMS`): one flow in client -> service direction. 96 bytes.
+/// Value of `FLOWS` (and of `UPSTREAMS`): one flow in client -> service direction. 88 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flow {
     /// Backend index.
     pub backend: u32,
-    /// Service index.
-    pub service: u32,
+    /// When the flow was recorded: CLOCK_MONOTONIC (coarse) in ns, shifted right by [`CREATED_SHIFT`].
+    pub created: u32,
     /// Source port towards the backend, network byte order; the client's own where nothing is rewritten.
     pub nat_port: u16,
     /// Index into `NAT_SOURCES`.
@@ -300,11 +271,9 @@ pub struct Flow {
     pub state: u8,
     /// Bits of [`flag`].
     pub flags: u8,
-    /// Zero.
-    pub reserved: u16,
-    /// When the flow was recorded, ns of CLOCK_MONOTONIC (coarse).
-    pub created: u64,
-    /// When a packet of this direction was last seen, same clock.
+    /// Service index.
+    pub service: u16,
+    /// When a packet of this direction was last seen, ns of CLOCK_MONOTONIC (coarse).
     pub last_seen: u64,
     /// Packets client -> service.
     pub packets: u64,
@@ -330,7 +299,7 @@ pub struct NextHop {
     pub source: [u8; 6],
 }
 
-/// Value of `REPLIES`: one flow in backend -> client direction. 80 bytes.
+/// Value of `REPLIES`: one flow in backend -> client direction. 88 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reply {
@@ -358,6 +327,8 @@ pub struct Reply {
     pub bytes: u64,
     /// Next hop towards the client.
     pub next_hop: NextHop,
+    /// Zero.
+    pub reserved_end: u64,
 }
 
 /// Value of `SERVICE_COUNTERS` and `BACKEND_COUNTERS`, per CPU; they only grow. 80 bytes.
@@ -387,7 +358,7 @@ pub struct Counters {
 }
 
 /// Value of `SETTINGS`, one entry. Written by userspace at load; the seed is kept as long as the map is pinned.
-/// 48 bytes.
+/// 56 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
@@ -407,6 +378,10 @@ pub struct Settings {
     pub clock_offset: u64,
     /// ns of a jiffy; 0: the kernel is asked for the time of every packet instead.
     pub tick_ns: u32,
+    /// Buckets of the index of each flow table, see [`crate::table`].
+    pub flow_buckets: u32,
+    /// Slots of each flow table.
+    pub flow_slots: u32,
     /// Zero.
     pub reserved: u32,
 }
@@ -421,42 +396,10 @@ const _: () = {
     assert!(size_of::<Filter>() == 8192);
     assert!(size_of::<Tuple>() == 40);
     assert!(size_of::<Http2>() == 48);
-    assert!(size_of::<Flow>() == 96);
+    assert!(size_of::<Flow>() == 88);
+    assert!(size_of::<Slot<Flow>>() == 128 && size_of::<Slot<Reply>>() == 128);
     assert!(size_of::<NextHop>() == 24);
-    assert!(size_of::<Reply>() == 80);
+    assert!(size_of::<Reply>() == 88);
     assert!(size_of::<Counters>() == 80);
-    assert!(size_of::<Settings>() == 48);
+    assert!(size_of::<Settings>() == 56);
 };
-
-#[cfg(feature = "userspace")]
-mod pod {
-    //! `aya::Pod`: these types may be copied to and from map memory as bytes.
-    #![expect(
-        unsafe_code,
-        reason = "aya::Pod is an unsafe trait; it is what lets userspace copy these types as bytes"
-    )]
-
-    macro_rules! pod {
-        ($($name:ident),*) => {$(
-            // SAFETY: `#[repr(C)]`, `Copy`, no padding (sizes asserted above), no pointers, and every bit pattern
-            // is a valid value of its integer fields.
-            unsafe impl aya::Pod for super::$name {}
-        )*};
-    }
-    pod!(
-        Address,
-        ServiceKey,
-        Service,
-        Backend,
-        BackendIndex,
-        MaglevTable,
-        Filter,
-        Tuple,
-        Http2,
-        Flow,
-        NextHop,
-        Reply,
-        Counters,
-        Settings
-    );
-}

@@ -1,73 +1,26 @@
-//! The places where processors must agree: the state of a flow, so that it is counted as closed once; the owner of a
-//! closed NAT port, so that it is taken over once; and the front of the frame walker, so that a stream counts once.
+//! The places where processors must agree: the state of a flow, so that it is counted as closed once; the front of the frame
+//! walker, so that a stream counts once; and the slots and the index of the flow tables, so that a slot has one owner and a
+//! key one slot.
 //!
 //! `core` has no atomics for this target, and its intrinsics make bitcode that the linker refuses: hence assembly
 //! (BPF_ATOMIC with BPF_FETCH, Linux 5.12). BPF has atomics on words only, so each works on the eight bytes around
 //! `state`.
 
 use core::arch::asm;
-use core::mem::offset_of;
 
-use evenkeel_ebpf::abi::{Flow, Reply};
+use evenkeel_ebpf::table::Entry;
 
-const FLOW_WORD: usize = 8;
-const FLOW_STATE_SHIFT: u32 = 32;
-const REPLY_WORD: usize = 16;
-const REPLY_STATE_SHIFT: u32 = 16;
-const REPLY_BACKEND_SHIFT: u32 = 32;
-const _: () = {
-    assert!(align_of::<Flow>() == 8 && align_of::<Reply>() == 8);
-    assert!(offset_of!(Flow, state) == FLOW_WORD + FLOW_STATE_SHIFT as usize / 8);
-    assert!(offset_of!(Reply, client_port) == REPLY_WORD);
-    assert!(offset_of!(Reply, state) == REPLY_WORD + REPLY_STATE_SHIFT as usize / 8);
-    assert!(offset_of!(Reply, backend) == REPLY_WORD + REPLY_BACKEND_SHIFT as usize / 8);
-};
-
-/// Sets bits of a flow's state and returns what was set before.
+/// Sets bits of an entry's state and returns what was set before.
 ///
 /// # Safety
-/// `flow` must be a live map value.
+/// `value` must be a live map value.
 #[inline(always)]
-pub unsafe fn set_flow_state(flow: *mut Flow, bits: u8) -> u8 {
-    // SAFETY: the word lies inside the value and is aligned (both asserted above).
+pub unsafe fn set_state<V: Entry>(value: *mut V, bits: u8) -> u8 {
+    // SAFETY: the word lies inside of the value and is aligned, as `Entry` promises.
     unsafe {
-        let word = flow.cast::<u8>().add(FLOW_WORD).cast::<u64>();
-        (fetch_or(word, u64::from(bits) << FLOW_STATE_SHIFT) >> FLOW_STATE_SHIFT) as u8
+        let word = value.cast::<u8>().add(V::STATE_WORD).cast::<u64>();
+        (fetch_or(word, u64::from(bits) << V::STATE_SHIFT) >> V::STATE_SHIFT) as u8
     }
-}
-
-/// Sets bits of a reply's state.
-///
-/// # Safety
-/// `reply` must be a live map value.
-#[inline(always)]
-pub unsafe fn set_reply_state(reply: *mut Reply, bits: u8) {
-    // SAFETY: as the caller promises; `owner` points to an aligned word of the value.
-    unsafe { fetch_or(owner(reply), u64::from(bits) << REPLY_STATE_SHIFT) };
-}
-
-/// The word of a reply that says whose it is and in which state.
-///
-/// # Safety
-/// `reply` must be a live map value.
-#[inline(always)]
-pub unsafe fn owner(reply: *mut Reply) -> *mut u64 {
-    // SAFETY: the word lies inside the value (asserted above).
-    unsafe { reply.cast::<u8>().add(REPLY_WORD).cast::<u64>() }
-}
-
-/// The state in such a word.
-#[inline(always)]
-pub const fn state_of_owner(word: u64) -> u8 {
-    (word >> REPLY_STATE_SHIFT) as u8
-}
-
-/// Such a word.
-#[inline(always)]
-pub const fn owner_word(reply: &Reply) -> u64 {
-    reply.client_port as u64
-        | (reply.state as u64) << REPLY_STATE_SHIFT
-        | (reply.backend as u64) << REPLY_BACKEND_SHIFT
 }
 
 /// Replaces `old` by `new`; false if the word was no longer `old`.
@@ -102,6 +55,40 @@ pub unsafe fn exchange(word: *mut u64, new: u64) {
             "{value} = xchg_64({word} + 0, {value})",
             word = in(reg) word,
             value = inout(reg) new => _,
+        );
+    }
+}
+
+/// Adds to a word and returns what it was.
+///
+/// # Safety
+/// `word` must be an aligned word of a live map value.
+#[inline(always)]
+pub unsafe fn fetch_add(word: *mut u64, more: u64) -> u64 {
+    let mut value = more;
+    // SAFETY: as the caller promises; the instruction touches nothing else.
+    unsafe {
+        asm!(
+            "{value} = atomic_fetch_add((u64 *)({word} + 0), {value})",
+            word = in(reg) word,
+            value = inout(reg) value,
+        );
+    }
+    value
+}
+
+/// Clears all but `bits` of a word, after everything that was written before.
+///
+/// # Safety
+/// `word` must be an aligned word of a live map value.
+#[inline(always)]
+pub unsafe fn fetch_and(word: *mut u64, bits: u64) {
+    // SAFETY: as the caller promises; the instruction touches nothing else. Without BPF_FETCH it would order nothing.
+    unsafe {
+        asm!(
+            "{value} = atomic_fetch_and((u64 *)({word} + 0), {value})",
+            word = in(reg) word,
+            value = inout(reg) bits => _,
         );
     }
 }

@@ -6,6 +6,7 @@
 //! other is found by [`calibrate`], at load and then about every second: on a host that loses ticks the two would part.
 
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_coarse_ns};
+use evenkeel_ebpf::abi::CREATED_SHIFT;
 
 use crate::maps::SETTINGS;
 
@@ -50,6 +51,12 @@ fn coarse() -> u64 {
 #[inline(always)]
 pub const fn tick(now: u64) -> u32 {
     (now >> 30) as u32
+}
+
+/// `now` as `Flow::created` has it.
+#[inline(always)]
+pub const fn created(now: u64) -> u32 {
+    (now >> CREATED_SHIFT) as u32
 }
 
 /// How long a half of a flow must have been silent for its next packet to look the other half up: 2^34 ns, 17 s.

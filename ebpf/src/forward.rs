@@ -5,13 +5,15 @@
 
 use evenkeel_ebpf::abi::{Backend, Event, Flow, NextHop, flag, forwarding, state};
 use evenkeel_ebpf::packet::Packet;
+use evenkeel_ebpf::select;
 
 use crate::atomic;
 use crate::clock;
 use crate::count;
+use crate::flow_table::{Flows, find_hashed};
 use crate::frame::{Frame, Passage, Rewrite, Verdict};
 use crate::life;
-use crate::maps::{BACKENDS, FLOWS, NAT_SOURCES, NEXT_HOPS};
+use crate::maps::{BACKENDS, NAT_SOURCES, NEXT_HOPS, SETTINGS};
 use crate::next_hop;
 use crate::observe;
 use crate::open::{Opened, open};
@@ -21,10 +23,16 @@ use crate::pair;
 #[inline(always)]
 pub fn forward<F: Frame>(frame: &F, packet: &Packet) -> Option<Verdict> {
     let now = clock::now();
-    let found = FLOWS.get_ptr_mut(&packet.tuple);
+    let settings = SETTINGS.get(0)?;
+    let hash = select::hash(&packet.tuple, settings.seed);
+    let found = if packet.opens() {
+        None
+    } else {
+        find_hashed::<Flows>(&packet.tuple, hash, settings)
+    };
     let flow = match found {
-        Some(flow) if !begins_anew(packet, flow) => flow,
-        _ => match open(packet, found.is_some(), F::LAST, now) {
+        Some(flow) => flow,
+        None => match open(packet, settings, hash, F::LAST, now) {
             Opened::Flow(flow) => flow,
             Opened::NoService => return None,
             Opened::Leave => return Some(Verdict::Pass),
@@ -44,13 +52,6 @@ pub fn forward<F: Frame>(frame: &F, packet: &Packet) -> Option<Verdict> {
     })
 }
 
-/// A SYN on a closed flow is the next connection from the same port.
-#[inline(always)]
-fn begins_anew(packet: &Packet, flow: *const Flow) -> bool {
-    // SAFETY: a live map value.
-    packet.opens() && unsafe { (*flow).state } & state::CLOSED != 0
-}
-
 #[inline(always)]
 fn to_proxy<F: Frame>(frame: &F, packet: &Packet, flow: &mut Flow, now: u64) -> Verdict {
     if !F::LAST {
@@ -65,7 +66,7 @@ fn to_proxy<F: Frame>(frame: &F, packet: &Packet, flow: &mut Flow, now: u64) -> 
     let streams = observe::streams(frame, packet, &mut flow.http2);
     let passage = frame.passage(packet);
     note(flow, passage, now);
-    count::service(flow.service, |c| {
+    count::service(flow.service.into(), |c| {
         c.packets += passage.packets;
         c.bytes += passage.bytes;
         c.streams += streams.opened;
@@ -112,7 +113,7 @@ fn to_backend<F: Frame>(frame: &F, packet: &Packet, flow: &mut Flow, now: u64) -
         c.streams += streams.opened;
         c.flows_http2 += streams.recognised;
     });
-    count::service(flow.service, |c| {
+    count::service(flow.service.into(), |c| {
         c.packets += passage.packets;
         c.bytes += passage.bytes;
         c.streams += streams.opened;
@@ -132,7 +133,7 @@ fn tend(packet: &Packet, flow: &mut Flow, backend: &Backend, bits: u8, now: u64)
     unsafe {
         life::advance(flow, bits);
         if let Some(reply) = reply {
-            atomic::set_reply_state(reply, bits);
+            atomic::set_state(reply, bits);
         }
     }
 }

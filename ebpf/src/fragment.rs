@@ -9,22 +9,22 @@ use evenkeel_ebpf::abi::{Event, Tuple, flag};
 
 use crate::count;
 use crate::filter;
+use crate::flow_table::{Flows, Replies, find};
 use crate::frame::Verdict;
-use crate::maps::{FLOWS, REPLIES};
 
 /// Handles the first fragment of a packet.
 #[inline(always)]
 pub fn fragment(tuple: &Tuple) -> Verdict {
     if filter::maybe_service(&tuple.destination, tuple.destination_port) {
-        // SAFETY: read before anything else happens to the map.
-        if let Some(flow) = unsafe { FLOWS.get(tuple) } {
-            if flow.flags & flag::LOCAL == 0 {
+        if let Some(flow) = find::<Flows>(tuple) {
+            // SAFETY: a live map value.
+            if unsafe { (*flow).flags } & flag::LOCAL == 0 {
                 return count::drop(Event::DropFragment);
             }
             count::event(Event::PassFragment);
         }
     } else if filter::maybe_backend(&tuple.source, tuple.source_port)
-        && REPLIES.get_ptr(tuple).is_some()
+        && find::<Replies>(tuple).is_some()
     {
         return count::drop(Event::DropFragment);
     }

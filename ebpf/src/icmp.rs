@@ -20,8 +20,9 @@ use evenkeel_ebpf::packet::{
 use crate::clock;
 use crate::count;
 use crate::filter;
+use crate::flow_table::{Flows, Replies, find};
 use crate::frame::{Frame, Verdict, opaque};
-use crate::maps::{BACKENDS, FLOWS, REPLIES, SERVICE_INFO};
+use crate::maps::{BACKENDS, SERVICE_INFO};
 use crate::next_hop::{self, Route};
 use crate::observe::flip;
 use crate::pair;
@@ -84,16 +85,17 @@ fn translate(
 ) -> Option<Translation> {
     let back = flip(&inner.tuple(source_port, destination_port));
     if filter::maybe_service(&Address::from_v4_word(inner.source), source_port) {
-        // SAFETY: copied before anything else happens to the map.
-        let Some(&flow) = (unsafe { FLOWS.get(back) }) else {
+        let Some(flow) = find::<Flows>(&back) else {
             count::event(Event::IcmpUnmatched);
             return None;
         };
+        // SAFETY: a live map value.
+        let flow = unsafe { &*flow };
         if flow.flags & flag::LOCAL != 0 {
             return None;
         }
         let backend = BACKENDS.get(flow.backend)?;
-        let reply = pair::reply_key(&back, &flow, backend)?;
+        let reply = pair::reply_key(&back, flow, backend)?;
         return Some(Translation {
             source: outer.source,
             destination: backend.address.words[3],
@@ -106,8 +108,8 @@ fn translate(
     if !filter::maybe_backend(&Address::from_v4_word(inner.destination), destination_port) {
         return None;
     }
-    // SAFETY: copied before anything else happens to the map.
-    let reply = *unsafe { REPLIES.get(back) }?;
+    // SAFETY: a live map value.
+    let reply = unsafe { &*find::<Replies>(&back)? };
     let service = SERVICE_INFO.get(reply.service)?;
     let vip = service.address.words[3];
     Some(Translation {

@@ -9,4 +9,5 @@ pub mod exchange;
 pub mod http2;
 pub mod packet;
 pub mod select;
+pub mod table;
 pub mod watch;

@@ -65,7 +65,7 @@ pub const fn local(flags: u8, present: u8, fin: u8) -> u8 {
 #[inline(always)]
 pub unsafe fn set(flow: *mut Flow, bits: u8) -> bool {
     // SAFETY: as the caller promises.
-    let before = unsafe { atomic::set_flow_state(flow, bits) };
+    let before = unsafe { atomic::set_state(flow, bits) };
     bits & !before & state::CLOSED != 0
 }
 
@@ -82,7 +82,7 @@ pub unsafe fn advance(flow: *mut Flow, bits: u8) {
     // SAFETY: as the caller promises; these fields never change.
     let (service, backend, local) = unsafe {
         (
-            (*flow).service,
+            u32::from((*flow).service),
             (*flow).backend,
             (*flow).flags & flag::LOCAL != 0,
         )

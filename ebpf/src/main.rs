@@ -26,6 +26,8 @@ mod filter;
 #[cfg(target_arch = "bpf")]
 mod floor;
 #[cfg(target_arch = "bpf")]
+mod flow_table;
+#[cfg(target_arch = "bpf")]
 mod forward;
 #[cfg(target_arch = "bpf")]
 mod fragment;
@@ -81,6 +83,7 @@ mod program {
 
     /// The fast path, where the network driver has one.
     #[xdp]
+    #[inline(always)]
     pub fn ek_xdp(context: XdpContext) -> u32 {
         match ingress(&XdpFrame(context)) {
             Verdict::Pass => xdp_action::XDP_PASS,

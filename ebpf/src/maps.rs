@@ -1,22 +1,30 @@
 //! Every map, with one sentence each. Userspace overrides `max_entries` where a config key exists.
 
+use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, SockMap};
 use aya_ebpf::macros::btf_map;
 use evenkeel_ebpf::abi::{
     Backend, BackendIndex, Counters, DEFAULT_MAX_BACKENDS, DEFAULT_MAX_FLOWS, DEFAULT_MAX_SERVICES,
     DEFAULT_MAX_UPSTREAMS, Event, Filter, Flow, MAX_NAT_SOURCES, MaglevTable, NextHop, Reply,
-    Service, ServiceInfo, ServiceKey, Settings, Tuple,
+    Service, ServiceInfo, ServiceKey, Settings, Slot, Tuple,
 };
 use evenkeel_ebpf::http2::Work;
+use evenkeel_ebpf::table::{self, Bucket, Ring};
+
+use crate::nat::Claim;
 
 /// The value of [`DRAFT`].
 #[repr(C)]
 pub struct Draft {
     pub flow: Flow,
     pub reply: Reply,
+    pub claim: Claim,
 }
 
-const FLOWS_MAX: usize = DEFAULT_MAX_FLOWS as usize;
+const FLOW_SLOTS: usize = table::slots(DEFAULT_MAX_FLOWS) as usize;
+const FLOW_BUCKETS: usize = table::buckets(FLOW_SLOTS as u32) as usize;
+/// Userspace reads the flow tables where they are.
+const SHARED: usize = BPF_F_MMAPABLE as usize;
 const UPSTREAMS_MAX: usize = DEFAULT_MAX_UPSTREAMS as usize;
 const BACKENDS_MAX: usize = DEFAULT_MAX_BACKENDS as usize;
 const SERVICES_MAX: usize = DEFAULT_MAX_SERVICES as usize;
@@ -59,13 +67,29 @@ pub static BACKEND_BY_ADDR: HashMap<ServiceKey, BackendIndex, BACKENDS_MAX> = Ha
 pub static NAT_SOURCES: Array<evenkeel_ebpf::abi::Address, { MAX_NAT_SOURCES as usize }> =
     Array::new();
 
+/// Which slot of [`FLOWS`] has which key: see [`evenkeel_ebpf::table`].
+#[btf_map]
+pub static FLOW_INDEX: Array<Bucket, FLOW_BUCKETS, SHARED> = Array::new();
+
 /// Client -> service packets' 5-tuple -> the decision taken, its counters and its stream counter.
 #[btf_map]
-pub static FLOWS: LruHashMap<Tuple, Flow, FLOWS_MAX> = LruHashMap::new();
+pub static FLOWS: Array<Slot<Flow>, FLOW_SLOTS, SHARED> = Array::new();
+
+/// What [`FLOW_INDEX`] is to [`FLOWS`], to [`REPLIES`].
+#[btf_map]
+pub static REPLY_INDEX: Array<Bucket, FLOW_BUCKETS, SHARED> = Array::new();
 
 /// Backend -> client packets' 5-tuple -> how to put the service's address back.
 #[btf_map]
-pub static REPLIES: LruHashMap<Tuple, Reply, FLOWS_MAX> = LruHashMap::new();
+pub static REPLIES: Array<Slot<Reply>, FLOW_SLOTS, SHARED> = Array::new();
+
+/// How slots of [`FLOWS`] (0) and [`REPLIES`] (1) are given out.
+#[btf_map]
+pub static RINGS: Array<Ring, 2, SHARED> = Array::new();
+
+/// The slot of either that a processor takes next of the chunk that it has; a multiple of a chunk's slots if it has none.
+#[btf_map]
+pub static RING_POSITIONS: PerCpuArray<u32, 2> = PerCpuArray::new();
 
 /// Proxy -> backend packets' 5-tuple -> the stream counter of that upstream connection.
 #[btf_map]

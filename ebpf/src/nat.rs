@@ -1,96 +1,129 @@
 //! NAT ports: a free one is claimed, never assumed.
 //!
 //! The entry in `REPLIES` *is* the claim. Its key is the tuple that the backend answers with (backend -> NAT source
-//! and port), so two flows with the same claim cannot exist: of two processors that want one key, `BPF_NOEXIST` lets
+//! and port), so two flows with the same claim cannot exist: of two processors that want one key, the table lets
 //! one in. Every flow tries the ports in an order of its own, which it would try again after its entries were lost;
-//! a closed entry is taken over once its hold is over, by compare-and-swap for the same reason.
+//! a closed entry is renewed once its hold is over, of which again only one of two processors is capable.
 
-use aya_ebpf::bindings::BPF_NOEXIST;
 use evenkeel_ebpf::abi::{Backend, Reply, Settings, Tuple, forwarding, state};
-use evenkeel_ebpf::select::{Ports, source};
+use evenkeel_ebpf::select::{self, Ports, source};
 
-use crate::atomic;
-use crate::maps::{NAT_SOURCES, REPLIES};
+use crate::flow_table::{Inserted, Replies, find_hashed, insert, renew, touch};
+use crate::maps::{DRAFT, Draft, NAT_SOURCES, SETTINGS};
 
 /// Ports that are tried for one flow: at 90 % full, one flow in 29 finds none (0.9^32).
-const TRIES: u32 = 32;
+const TRIES: u16 = 32;
 /// Of these, the tries that leave a closed flow its port for `port_hold`. The backend remembers a connection that it
 /// closed first (TIME-WAIT, RFC 9293 section 3.6.1), and may answer a new one from the same port with an ACK of the
 /// old: the client resets that and tries again, up to a second later. Only where ports are scarce is that the lesser evil.
-const PATIENT_TRIES: u32 = 24;
+const PATIENT_TRIES: u16 = 24;
 
-/// Claims the reply half `reply` for a flow with this `hash`. `key` comes with the backend as source and the client
-/// as destination, and leaves with the NAT source and port as destination where there is NAT.
-/// Returns the index of the NAT source, or `None` if nothing was free.
-#[inline(always)]
-pub fn claim(
-    key: &mut Tuple,
-    reply: &mut Reply,
-    backend: &Backend,
-    settings: &Settings,
-    hash: u64,
-) -> Option<u16> {
-    if backend.forwarding != forwarding::NAT {
+/// What a flow wants to claim. In `DRAFT`, as it is found out before and claimed after the flow was looked for.
+#[repr(C)]
+pub struct Claim {
+    /// The tuple that the backend answers with, if this try succeeds.
+    key: Tuple,
+    /// Ports to try after this one.
+    ports: Ports,
+    /// The index of the NAT source.
+    source: u16,
+    /// Ports that may be tried in all: 1 where the client's own is kept.
+    tries: u16,
+}
+
+impl Claim {
+    /// Makes this the first choice of a flow with this `hash`, and has the memory brought near that it takes to claim it.
+    /// `key` has the backend as source and the client as destination. False if there is no NAT source.
+    #[inline(always)]
+    pub fn begin(&mut self, key: Tuple, backend: &Backend, settings: &Settings, hash: u64) -> bool {
+        self.key = key;
         // The tuple is the client's own; the same client port to two services on one backend would be one tuple.
-        return try_one(key, reply, settings.closed_hold).then_some(0);
+        self.source = 0;
+        self.tries = 1;
+        if backend.forwarding == forwarding::NAT {
+            if backend.nat_count == 0 {
+                return false;
+            }
+            self.source = backend
+                .nat_first
+                .wrapping_add(source(hash, backend.nat_count));
+            let (Some(address), Some(mut ports)) = (
+                NAT_SOURCES.get(self.source.into()),
+                Ports::new(hash, settings.nat_port_first, settings.nat_port_last),
+            ) else {
+                return false;
+            };
+            self.key.destination = *address;
+            self.key.destination_port = ports.advance().to_be();
+            self.ports = ports;
+            self.tries = TRIES;
+        }
+        touch::<Replies>(select::hash(&self.key, settings.seed), settings);
+        true
     }
-    if backend.nat_count == 0 {
-        return None;
+
+    /// The index of the NAT source.
+    #[inline(always)]
+    pub fn source(&self) -> u16 {
+        self.source
     }
-    let index = backend
-        .nat_first
-        .wrapping_add(source(hash, backend.nat_count));
-    key.destination = *NAT_SOURCES.get(index.into())?;
-    reply.nat_source = index;
-    let mut ports = Ports::new(hash, settings.nat_port_first, settings.nat_port_last)?;
+
+    /// The port that was claimed, network byte order.
+    #[inline(always)]
+    pub fn port(&self) -> u16 {
+        self.key.destination_port
+    }
+}
+
+/// Claims a reply half for the reply in `DRAFT`, as `DRAFT` says; 0 if nothing was free. A function of its own, as the
+/// verifier would go through all tries once for every way that leads here.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ek_claim() -> u32 {
+    let (Some(draft), Some(settings)) = (DRAFT.get_ptr_mut(0), SETTINGS.get(0)) else {
+        return 0;
+    };
+    // SAFETY: this processor's only value, and nothing else of ours runs on it meanwhile.
+    let Draft { reply, claim, .. } = unsafe { &mut *draft };
     for tried in 0..TRIES {
-        key.destination_port = ports.advance().to_be();
-        let hold = if tried < PATIENT_TRIES {
+        if tried >= claim.tries {
+            break;
+        }
+        let hold = if tried < PATIENT_TRIES && claim.tries > 1 {
             settings.port_hold
         } else {
             settings.closed_hold
         };
-        if try_one(key, reply, hold) {
-            return Some(index);
+        if try_one(&claim.key, reply, settings, hold) {
+            return 1;
         }
+        claim.key.destination_port = claim.ports.advance().to_be();
     }
-    None
+    0
 }
 
 /// True if the entry under `key` is now the one of `reply`'s flow.
 #[inline(always)]
-fn try_one(key: &Tuple, reply: &Reply, hold: u64) -> bool {
-    if REPLIES.insert(key, reply, BPF_NOEXIST.into()).is_ok() {
-        return true;
-    }
-    let Some(present) = REPLIES.get_ptr_mut(key) else {
-        return false;
+fn try_one(key: &Tuple, reply: &Reply, settings: &Settings, hold: u64) -> bool {
+    let hash = select::hash(key, settings.seed);
+    let present = match find_hashed::<Replies>(key, hash, settings) {
+        Some(present) => present,
+        None => match insert::<Replies>(key, hash, reply) {
+            Inserted::New(_) => return true,
+            Inserted::Present(present) => present,
+            Inserted::Refused => return false,
+        },
     };
-    // SAFETY: a live map value; other processors may change it meanwhile, which the compare-and-swap settles.
-    unsafe {
-        let owner = atomic::owner(present);
-        let old = owner.read_volatile();
+    // SAFETY: a live map value. Another processor may change it meanwhile: if it is closed, only one of us renews it.
+    let (same, closed, last_seen) = unsafe {
         let same = (*present).client == reply.client
             && (*present).client_port == reply.client_port
             && (*present).service == reply.service;
-        let closed = atomic::state_of_owner(old) & state::CLOSED != 0;
-        if !same && (!closed || reply.last_seen.wrapping_sub((*present).last_seen) < hold) {
-            return false;
-        }
-        if same && !closed {
-            return true;
-        }
-        let new = atomic::owner_word(reply);
-        if !atomic::compare_exchange(owner, old, new) {
-            return false;
-        }
-        (*present).client = reply.client;
-        (*present).service = reply.service;
-        (*present).nat_source = reply.nat_source;
-        (*present).last_seen = reply.last_seen;
-        (*present).packets = 0;
-        (*present).bytes = 0;
-        (*present).next_hop.tick = 0;
-        true
+        let closed = (*present).state & state::CLOSED != 0;
+        (same, closed, (*present).last_seen)
+    };
+    if !closed {
+        return same;
     }
+    (same || reply.last_seen.wrapping_sub(last_seen) >= hold) && renew::<Replies>(present, reply)
 }

@@ -12,9 +12,10 @@ use evenkeel_ebpf::packet::{Packet, Parsed, parse, tcp};
 use crate::clock;
 use crate::count;
 use crate::filter;
+use crate::flow_table::{Flows, find};
 use crate::frame::Frame;
 use crate::life;
-use crate::maps::{BACKEND_BY_ADDR, FLOWS, SETTINGS, UPSTREAMS};
+use crate::maps::{BACKEND_BY_ADDR, SETTINGS, UPSTREAMS};
 use crate::tc::TcFrame;
 use crate::walker::walk;
 
@@ -84,7 +85,7 @@ pub fn egress(frame: &TcFrame) {
     }
     if packet.flags & (tcp::FIN | tcp::RST) != 0
         && filter::maybe_service(&tuple.source, tuple.source_port)
-        && let Some(flow) = FLOWS.get_ptr_mut(flip(tuple))
+        && let Some(flow) = find::<Flows>(&flip(tuple))
     {
         // SAFETY: a live map value.
         unsafe {
@@ -142,10 +143,10 @@ fn adopt(packet: &Packet, now: u64) -> Option<*mut Flow> {
     let syn = packet.opens();
     let flow = Flow {
         backend: index.backend,
-        service: index.service,
+        service: index.service as u16,
         nat_port: packet.tuple.source_port,
         state: if syn { state::SYN } else { 0 },
-        created: now,
+        created: clock::created(now),
         last_seen: now,
         http2: counter(packet),
         ..Flow::default()

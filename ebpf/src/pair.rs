@@ -1,16 +1,20 @@
 //! The two halves of a flow: each finds the other, keeps it alive, and puts it back if it was lost.
 //!
-//! Both maps evict what was looked up longest ago. The halves of a connection in use stay young by themselves, as every
-//! TCP segment is acknowledged in the other direction within half a second (RFC 9293 section 3.8.6.3). Of a connection
-//! that was silent for long one half may have been evicted and the other not, so the first packet after such a silence
-//! looks the other half up, which makes it young again, and puts it back before the answer needs it. A packet of a busy
-//! flow is spared that lookup: with a million flows it would be what costs most.
+//! A table that is full evicts what was silent for longest. The halves of a connection in use stay young by themselves,
+//! as every TCP segment is acknowledged in the other direction within half a second (RFC 9293 section 3.8.6.3). Of a
+//! connection that was silent for long one half may have been evicted and the other not, so the first packet after such
+//! a silence looks the other half up, makes it young again, and puts it back before the answer needs it. A packet of a
+//! busy flow is spared that lookup: with a million flows it would be what costs most.
 
-use aya_ebpf::bindings::BPF_NOEXIST;
-use evenkeel_ebpf::abi::{Backend, Event, Flow, NextHop, Reply, ServiceInfo, Tuple, forwarding};
+use evenkeel_ebpf::abi::{
+    Backend, Event, Flow, NextHop, Reply, ServiceInfo, Tuple, forwarding, state,
+};
+use evenkeel_ebpf::select;
 
+use crate::clock;
 use crate::count;
-use crate::maps::{DRAFT, FLOWS, NAT_SOURCES, REPLIES};
+use crate::flow_table::{Flows, Inserted, Replies, Table, find, insert};
+use crate::maps::{DRAFT, NAT_SOURCES, SETTINGS};
 
 /// The key of the reply half of a flow.
 #[inline(always)]
@@ -47,7 +51,9 @@ pub fn flow_key(reply: &Reply, service: &ServiceInfo) -> Tuple {
 #[inline(always)]
 pub fn reply_of(client: &Tuple, flow: &Flow, backend: &Backend, now: u64) -> Option<*mut Reply> {
     let key = reply_key(client, flow, backend)?;
-    if let Some(reply) = REPLIES.get_ptr_mut(&key) {
+    if let Some(reply) = find::<Replies>(&key) {
+        // SAFETY: a live map value.
+        unsafe { (*reply).last_seen = now };
         return Some(reply);
     }
     // SAFETY: this processor's only value, and nothing else of ours runs on it meanwhile.
@@ -55,44 +61,55 @@ pub fn reply_of(client: &Tuple, flow: &Flow, backend: &Backend, now: u64) -> Opt
     *reply = Reply {
         client: client.source,
         client_port: client.source_port,
-        state: flow.state,
+        state: flow.state | state::NEW,
         reserved: 0,
         backend: flow.backend,
-        service: flow.service,
+        service: flow.service.into(),
         nat_source: flow.nat_source,
         reserved_half: 0,
         last_seen: now,
         packets: 0,
         bytes: 0,
         next_hop: NextHop::default(),
+        reserved_end: 0,
     };
-    if REPLIES.insert(&key, &*reply, BPF_NOEXIST.into()).is_ok() {
-        count::event(Event::PairRepaired);
-    }
-    REPLIES.get_ptr_mut(&key)
+    put_back::<Replies>(&key, reply)
 }
 
 /// The client's half of `reply`, put back if it is gone. `nat_port`: the port that the backend answered to.
 #[inline(always)]
 pub fn flow_of(reply: &Reply, service: &ServiceInfo, nat_port: u16, now: u64) -> Option<*mut Flow> {
     let key = flow_key(reply, service);
-    if let Some(flow) = FLOWS.get_ptr_mut(&key) {
+    if let Some(flow) = find::<Flows>(&key) {
+        // SAFETY: a live map value.
+        unsafe { (*flow).last_seen = now };
         return Some(flow);
     }
     // SAFETY: this processor's only value, and nothing else of ours runs on it meanwhile.
     let flow = unsafe { &mut (*DRAFT.get_ptr_mut(0)?).flow };
     *flow = Flow {
         backend: reply.backend,
-        service: reply.service,
+        service: reply.service as u16,
         nat_port,
         nat_source: reply.nat_source,
-        state: reply.state,
-        created: now,
+        state: reply.state | state::NEW,
+        created: clock::created(now),
         last_seen: now,
         ..Flow::default()
     };
-    if FLOWS.insert(&key, &*flow, BPF_NOEXIST.into()).is_ok() {
-        count::event(Event::PairRepaired);
+    put_back::<Flows>(&key, flow)
+}
+
+/// Puts a half back, unless another processor has done so.
+#[inline(always)]
+fn put_back<T: Table>(key: &Tuple, half: &T::Value) -> Option<*mut T::Value> {
+    let settings = SETTINGS.get(0)?;
+    match insert::<T>(key, select::hash(key, settings.seed), half) {
+        Inserted::New(half) => {
+            count::event(Event::PairRepaired);
+            Some(half)
+        }
+        Inserted::Present(half) => Some(half),
+        Inserted::Refused => None,
     }
-    FLOWS.get_ptr_mut(&key)
 }

@@ -6,9 +6,10 @@ use evenkeel_ebpf::packet::Packet;
 use crate::atomic;
 use crate::clock;
 use crate::count;
+use crate::flow_table::{Replies, find};
 use crate::frame::{Frame, Rewrite, Verdict};
 use crate::life;
-use crate::maps::{REPLIES, SERVICE_INFO};
+use crate::maps::SERVICE_INFO;
 use crate::next_hop;
 use crate::observe;
 use crate::pair;
@@ -16,7 +17,7 @@ use crate::pair;
 /// Handles a packet whose source may be a backend; `None` if it answers no flow of ours.
 #[inline(always)]
 pub fn reply<F: Frame>(frame: &F, packet: &Packet) -> Option<Verdict> {
-    let Some(reply) = REPLIES.get_ptr_mut(&packet.tuple) else {
+    let Some(reply) = find::<Replies>(&packet.tuple) else {
         if F::LAST {
             observe::from_backend(packet);
         }
@@ -86,7 +87,7 @@ fn tend(packet: &Packet, reply: &mut Reply, service: &ServiceInfo, changing: boo
         let bits = life::by_backend(packet.flags, (*flow).state);
         if bits != 0 {
             life::advance(flow, bits);
-            atomic::set_reply_state(reply, bits);
+            atomic::set_state(reply, bits);
         }
     }
 }

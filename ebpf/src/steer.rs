@@ -8,7 +8,8 @@ use aya_ebpf::programs::SkLookupContext;
 use evenkeel_ebpf::abi::{Address, Event, PROTOCOL_TCP, ServiceKey, Tuple, flag, mode};
 
 use crate::count;
-use crate::maps::{FLOWS, SERVICES, STEER_SOCKETS};
+use crate::flow_table::{Flows, find};
+use crate::maps::{SERVICES, STEER_SOCKETS};
 
 /// `AF_INET`.
 const AF_INET: u32 = 2;
@@ -60,6 +61,6 @@ fn is_local(service: &ServiceKey, client: u32, client_port: u16) -> bool {
         protocol: service.protocol,
         reserved: [0; 3],
     };
-    // SAFETY: read before anything else happens to the map.
-    unsafe { FLOWS.get(key) }.is_some_and(|flow| flow.flags & flag::LOCAL != 0)
+    // SAFETY: a live map value.
+    find::<Flows>(&key).is_some_and(|flow| unsafe { (*flow).flags } & flag::LOCAL != 0)
 }

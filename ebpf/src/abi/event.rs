@@ -49,11 +49,15 @@ pub enum Event {
     DropNoFlow = 20,
     /// A segment was not walked: another processor worked on the flow for longer than the walker waits.
     WalkerBusy = 21,
+    /// A flow was evicted that was not closed: the table was full, and of the entries near by it was silent for longest.
+    FlowEvicted = 22,
+    /// The same for a reply half; the flow puts it back, see [`Event::PairRepaired`].
+    ReplyEvicted = 23,
 }
 
 impl Event {
     /// Number of entries of `EVENTS`.
-    pub const COUNT: u32 = 22;
+    pub const COUNT: u32 = 24;
     /// Names in order of the value, as shown by `evenkeel status`.
     pub const NAMES: [&'static str; Self::COUNT as usize] = [
         "drop_malformed",
@@ -78,5 +82,7 @@ impl Event {
         "drop_fragment",
         "drop_no_flow",
         "walker_busy",
+        "flow_evicted",
+        "reply_evicted",
     ];
 }

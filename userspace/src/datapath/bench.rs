@@ -104,7 +104,7 @@ pub fn run(plan: Plan) -> Result<Report, DatapathError> {
             case.times.push(time);
         }
     }
-    // In tables of their own: with the flows that were opened above, more would not fit and the LRU would evict.
+    // In tables of their own: with the flows that were opened above, more would not fit and others would be evicted.
     drop(bench);
     let mut bench = Bench::load(backend, packets, SIZE)?;
     let kind = Kind::OpeningFloor;

@@ -95,6 +95,12 @@ pub enum DatapathError {
         /// Streams of all services.
         counted: u64,
     },
+    /// A benchmark's flow does not fit.
+    #[error("the flow table refused flow {flows} of the benchmark")]
+    BenchTable {
+        /// Flows that are in it.
+        flows: u32,
+    },
     /// A test run failed.
     #[error("a test run of the program failed")]
     Bench(#[source] io::Error),

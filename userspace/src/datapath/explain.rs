@@ -74,7 +74,7 @@ impl Datapath {
             } else {
                 Mode::L4
             },
-            existing: self.existing(&tuple)?,
+            existing: self.existing(&tuple),
             kind: if value.hash == hash::SOURCE_IP {
                 FlowHash::SourceIp
             } else {
@@ -125,19 +125,10 @@ impl Datapath {
             .map(|id| socket_of_key(&id.address)))
     }
 
-    fn existing(
-        &self,
-        tuple: &evenkeel_ebpf::abi::Tuple,
-    ) -> Result<Option<FlowRecord>, DatapathError> {
-        let flow = match self.maps.flows.get(tuple, 0) {
-            Ok(flow) => flow,
-            Err(aya::maps::MapError::KeyNotFound) => return Ok(None),
-            Err(error) => return Err(DatapathError::map("FLOWS")(error)),
-        };
-        let reply = self
-            .reply_key(tuple, &flow)
-            .and_then(|key| self.maps.replies.get(&key, 0).ok());
-        Ok(self.record(tuple, &flow, reply.as_ref(), now()))
+    fn existing(&self, tuple: &evenkeel_ebpf::abi::Tuple) -> Option<FlowRecord> {
+        let flow = self.maps.flows.get(tuple, self.settings.seed)?;
+        let reply = self.reply_of(tuple, &flow);
+        self.record(tuple, &flow, reply.as_ref(), now())
     }
 }
 

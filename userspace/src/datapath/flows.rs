@@ -1,11 +1,10 @@
 //! The flow table as records: both halves joined, indexes turned into addresses.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use aya::maps::{IterableMap, MapData};
-use evenkeel_ebpf::abi::{Flow, Reply, Tuple, flag, forwarding, http2_phase, state};
+use evenkeel_ebpf::abi::{CREATED_SHIFT, Flow, Reply, Tuple, flag, forwarding, http2_phase, state};
 use evenkeel_ebpf::http2::{self, Front};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
@@ -141,6 +140,13 @@ pub(super) fn now() -> u64 {
     part(now.tv_sec) * 1_000_000_000 + part(now.tv_nsec)
 }
 
+/// How long ago a flow was recorded that has this `created`.
+fn age(created: u32, now: u64) -> Duration {
+    // Ticks wrap, and so does their difference.
+    let ticks = ((now >> CREATED_SHIFT) as u32).wrapping_sub(created);
+    Duration::from_nanos(u64::from(ticks) << CREATED_SHIFT)
+}
+
 /// Reads every entry of a flow map.
 pub(super) fn read<V: aya::Pod + Default>(
     map: &impl IterableMap<Tuple, V>,
@@ -158,18 +164,12 @@ pub(super) fn read<V: aya::Pod + Default>(
 impl Datapath {
     /// Every flow in the table. A flow whose service was removed and forgotten is left out.
     pub fn flows(&self) -> Result<Vec<FlowRecord>, DatapathError> {
-        let mut replies = HashMap::new();
-        read(&self.maps.replies, "REPLIES", |key: Tuple, reply: Reply| {
-            replies.insert(key, reply);
-        })?;
         let now = now();
-        let mut records = Vec::with_capacity(replies.len());
-        read(&self.maps.flows, "FLOWS", |key, flow| {
-            let reply = self
-                .reply_key(&key, &flow)
-                .and_then(|key| replies.get(&key));
-            records.extend(self.record(&key, &flow, reply, now));
-        })?;
+        let mut records = Vec::new();
+        self.maps.flows.read(|key, flow| {
+            let reply = self.reply_of(&key, &flow);
+            records.extend(self.record(&key, &flow, reply.as_ref(), now));
+        });
         Ok(records)
     }
 
@@ -183,10 +183,14 @@ impl Datapath {
             |key: Tuple, flow: Flow| {
                 records.push(UpstreamRecord {
                     local: socket_of(&key.source, key.source_port),
-                    service: self.indexes.services.key(flow.service).map(socket_of_key),
+                    service: self
+                        .indexes
+                        .services
+                        .key(flow.service.into())
+                        .map(socket_of_key),
                     backend: socket_of(&key.destination, key.destination_port),
                     state: FlowState::of(flow.state),
-                    age: Duration::from_nanos(now.saturating_sub(flow.created)),
+                    age: age(flow.created, now),
                     idle: Duration::from_nanos(now.saturating_sub(flow.last_seen)),
                     packets: flow.packets,
                     bytes: flow.bytes,
@@ -198,8 +202,14 @@ impl Datapath {
         Ok(records)
     }
 
+    /// The other half of a flow. None for flows of the local proxy.
+    pub(super) fn reply_of(&self, key: &Tuple, flow: &Flow) -> Option<Reply> {
+        let key = self.reply_key(key, flow)?;
+        self.maps.replies.get(&key, self.settings.seed)
+    }
+
     /// The key of the other half: the tuple of what the backend answers with. None for flows of the local proxy.
-    pub(super) fn reply_key(&self, key: &Tuple, flow: &Flow) -> Option<Tuple> {
+    fn reply_key(&self, key: &Tuple, flow: &Flow) -> Option<Tuple> {
         let id = self.backend_of(flow)?;
         let destination = if id.forwarding == forwarding::NAT {
             self.indexes.sources.get(flow.nat_source)?
@@ -230,7 +240,7 @@ impl Datapath {
         reply: Option<&Reply>,
         now: u64,
     ) -> Option<FlowRecord> {
-        self.indexes.services.key(flow.service)?;
+        self.indexes.services.key(flow.service.into())?;
         let backend = self.backend_of(flow);
         let nat = backend
             .filter(|id| id.forwarding == forwarding::NAT)
@@ -247,7 +257,7 @@ impl Datapath {
             nat,
             state: FlowState::of(bits),
             adopted: flow.state & state::SYN == 0,
-            age: Duration::from_nanos(now.saturating_sub(flow.created)),
+            age: age(flow.created, now),
             idle: Duration::from_nanos(now.saturating_sub(last_seen)),
             packets: flow.packets,
             bytes: flow.bytes,

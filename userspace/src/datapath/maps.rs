@@ -9,7 +9,9 @@ use evenkeel_ebpf::abi::{
     Address, Backend, BackendIndex, Counters, Filter, Flow, MaglevTable, NextHop, Reply, Service,
     ServiceInfo, ServiceKey, Settings, Tuple,
 };
+use evenkeel_ebpf::table::{self, Entry};
 
+use super::table::FlowTable;
 use super::{DatapathError, Options, syscall};
 
 /// The inner map of `MAGLEV`.
@@ -27,8 +29,8 @@ pub(super) struct Maps {
     pub(super) backends: Array<MapData, Backend>,
     pub(super) backend_by_addr: HashMap<MapData, ServiceKey, BackendIndex>,
     pub(super) nat_sources: Array<MapData, Address>,
-    pub(super) flows: HashMap<MapData, Tuple, Flow>,
-    pub(super) replies: HashMap<MapData, Tuple, Reply>,
+    pub(super) flows: FlowTable<Flow>,
+    pub(super) replies: FlowTable<Reply>,
     pub(super) upstreams: HashMap<MapData, Tuple, Flow>,
     pub(super) next_hops: PerCpuArray<MapData, NextHop>,
     pub(super) service_counts: PerCpuArray<MapData, Counters>,
@@ -50,8 +52,8 @@ impl Maps {
             backends: take(ebpf, "BACKENDS")?,
             backend_by_addr: take(ebpf, "BACKEND_BY_ADDR")?,
             nat_sources: take(ebpf, "NAT_SOURCES")?,
-            flows: take(ebpf, "FLOWS")?,
-            replies: take(ebpf, "REPLIES")?,
+            flows: flow_table(ebpf, "FLOW_INDEX", "FLOWS")?,
+            replies: flow_table(ebpf, "REPLY_INDEX", "REPLIES")?,
             upstreams: take(ebpf, "UPSTREAMS")?,
             next_hops: take(ebpf, "NEXT_HOPS")?,
             service_counts: take(ebpf, "SERVICE_COUNTS")?,
@@ -62,12 +64,29 @@ impl Maps {
     }
 }
 
+/// The two arrays of a flow table, mapped. They stay in the object, whose programs are still to be loaded with them.
+fn flow_table<V: Pod + Entry>(
+    ebpf: &Ebpf,
+    index: &'static str,
+    slots: &'static str,
+) -> Result<FlowTable<V>, DatapathError> {
+    let array = |name| match ebpf.map(name) {
+        Some(Map::Array(data)) => Ok(data),
+        _ => Err(DatapathError::Missing(name)),
+    };
+    FlowTable::open(array(index)?, array(slots)?, array("RINGS")?).map_err(|source| {
+        DatapathError::System {
+            action: "mapping the flow table",
+            source,
+        }
+    })
+}
+
 /// Makes tables like the object's `MAGLEV_TABLE`, which `MAGLEV` takes.
 fn table_maker(ebpf: &mut Ebpf) -> Result<syscall::MapTemplate, DatapathError> {
     const NAME: &str = "MAGLEV_TABLE";
-    let map = ebpf.take_map(NAME).ok_or(DatapathError::Missing(NAME))?;
-    let map: MapData = match map {
-        Map::Array(data) => data,
+    let map: MapData = match ebpf.take_map(NAME) {
+        Some(Map::Array(data)) => data,
         _ => return Err(DatapathError::Missing(NAME)),
     };
     syscall::MapTemplate::of(map.fd().as_fd()).map_err(|source| DatapathError::System {
@@ -100,7 +119,7 @@ where
 }
 
 /// Names of the maps, all pinned: a restart finds every one of them again.
-pub(super) const NAMES: [&str; 16] = [
+pub(super) const NAMES: [&str; 20] = [
     "SETTINGS",
     "FILTERS",
     "SERVICES",
@@ -110,7 +129,11 @@ pub(super) const NAMES: [&str; 16] = [
     "BACKEND_BY_ADDR",
     "NAT_SOURCES",
     "FLOWS",
+    "FLOW_INDEX",
     "REPLIES",
+    "REPLY_INDEX",
+    "RINGS",
+    "RING_POSITIONS",
     "UPSTREAMS",
     "NEXT_HOPS",
     "SERVICE_COUNTS",
@@ -121,6 +144,8 @@ pub(super) const NAMES: [&str; 16] = [
 
 /// `max_entries` of the maps that an option sizes.
 pub(super) fn sizes(options: &Options) -> BTreeMap<&'static str, u32> {
+    let slots = table::slots(options.max_flows);
+    let buckets = table::buckets(slots);
     BTreeMap::from([
         ("SERVICES", options.max_services),
         ("SERVICE_INFO", options.max_services),
@@ -130,8 +155,10 @@ pub(super) fn sizes(options: &Options) -> BTreeMap<&'static str, u32> {
         ("BACKEND_BY_ADDR", options.max_backends),
         ("NEXT_HOPS", options.max_backends),
         ("BACKEND_COUNTS", options.max_backends),
-        ("FLOWS", options.max_flows),
-        ("REPLIES", options.max_flows),
+        ("FLOWS", slots),
+        ("FLOW_INDEX", buckets),
+        ("REPLIES", slots),
+        ("REPLY_INDEX", buckets),
     ])
 }
 

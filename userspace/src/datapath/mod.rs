@@ -26,6 +26,7 @@ mod probe;
 mod slots;
 mod sweep;
 mod syscall;
+mod table;
 mod tables;
 pub mod watch;
 
@@ -48,6 +49,7 @@ pub use options::{
     TcAttach, XdpMode,
 };
 pub use sweep::SweepReport;
+pub use table::FlowTable;
 
 use maps::Maps;
 use pins::Pins;
@@ -151,6 +153,8 @@ impl Datapath {
             // Packets go on being forwarded while this is written.
             clock_offset: old.clock_offset,
             tick_ns: clock::tick_ns(),
+            flow_buckets: maps.flows.buckets(),
+            flow_slots: maps.flows.slots(),
             reserved: 0,
         };
         maps.settings.set(0, settings, 0).map_err(wrong)?;

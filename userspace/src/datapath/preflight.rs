@@ -5,7 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use aya::util::KernelVersion;
-use evenkeel_ebpf::abi::{Flow, Reply, Tuple};
+use evenkeel_ebpf::abi::{Flow, Reply, Slot};
+use evenkeel_ebpf::table::{self, Bucket};
 use serde::{Deserialize, Serialize};
 
 use super::{Options, capabilities, nat, pins, probe};
@@ -108,10 +109,10 @@ pub fn check_options(options: &Options) -> Vec<Finding> {
 
 /// Flow tables are allocated whole when they are made (Linux 5.11 on: from the memory cgroup, no memlock limit).
 fn memory(options: &Options) -> Option<Finding> {
-    // Key, value, 48 bytes of the kernel's and a 16-byte bucket, in both halves.
-    const HALVES: usize =
-        size_of::<Flow>() + size_of::<Reply>() + 2 * (size_of::<Tuple>() + 48 + 16);
-    let needed = u64::from(options.max_flows) * HALVES as u64;
+    let slots = table::slots(options.max_flows);
+    let index = 2 * size_of::<Bucket>() as u64 * u64::from(table::buckets(slots));
+    let both = (size_of::<Slot<Flow>>() + size_of::<Slot<Reply>>()) as u64;
+    let needed = index + both * u64::from(slots);
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let line = text
         .lines()

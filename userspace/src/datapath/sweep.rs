@@ -1,19 +1,22 @@
-//! Freeing what is over: closed flows early (the LRU would keep them until it is full), and the indexes of removed
+//! Freeing what is over: closed flows early (the table would keep them until it is full), and the indexes of removed
 //! services and backends once no flow refers to them.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use aya::maps::{HashMap, IterableMap, MapData};
-use evenkeel_ebpf::abi::{Flow, Reply, Tuple, flag, state};
+use aya::maps::{HashMap, MapData};
+use evenkeel_ebpf::abi::{Flow, Tuple, flag, state};
+use evenkeel_ebpf::table::Entry;
 use serde::Serialize;
 
 use super::flows::{now, read};
+use super::table::FlowTable;
 use super::{Datapath, DatapathError, clock};
 
 /// Scans that take no longer than this are done whenever they are asked for.
 const CHEAP: Duration = Duration::from_millis(10);
-/// Of longer ones, how many thousandths of a processor they may take: a million flows are read in about half a second.
+/// Of longer ones, how many thousandths of a processor they may take. A full table of a million flows, both halves, is
+/// gone through in some 15 ms where nothing closed.
 const SHARE: u32 = 50;
 
 /// What a sweep did.
@@ -72,9 +75,9 @@ impl Datapath {
             scanned: true,
             ..SweepReport::default()
         };
-        let flows = sweep_map(&mut self.maps.flows, "FLOWS", limit)?;
-        let replies = sweep_map(&mut self.maps.replies, "REPLIES", port_limit)?;
-        let upstreams = sweep_map(&mut self.maps.upstreams, "UPSTREAMS", limit)?;
+        let flows = sweep_table(&self.maps.flows, self.settings.seed, limit);
+        let replies = sweep_table(&self.maps.replies, self.settings.seed, port_limit);
+        let upstreams = sweep_upstreams(&mut self.maps.upstreams, limit)?;
         report.flows = flows.kept;
         report.removed = flows.removed + upstreams.removed;
         report.held = flows.held + upstreams.held;
@@ -91,22 +94,15 @@ impl Datapath {
     /// Removes the flows of a proxy that is no more: its sockets ended with its process, so they carry nothing, and as
     /// the process died without a word nothing else would close them.
     pub(super) fn forget_proxy(&mut self) -> Result<(), DatapathError> {
-        let mut ended = Vec::new();
-        read(&self.maps.flows, "FLOWS", |key, flow: Flow| {
-            if flow.flags & flag::LOCAL != 0 {
-                ended.push(key);
-            }
-        })?;
-        for key in &ended {
-            // Gone already is as good.
-            let _ = self.maps.flows.remove(key);
-        }
+        self.maps.flows.remove_where(self.settings.seed, |held| {
+            held.slot().value.flags & flag::LOCAL != 0
+        });
         let mut ended = Vec::new();
         read(&self.maps.upstreams, "UPSTREAMS", |key, _: Flow| {
             ended.push(key);
         })?;
         for key in &ended {
-            // As above.
+            // Gone already is as good.
             let _ = self.maps.upstreams.remove(key);
         }
         Ok(())
@@ -185,53 +181,27 @@ impl Datapath {
 
     fn references(&self) -> Result<References, DatapathError> {
         let mut used = References::default();
-        for (map, name) in [
-            (&self.maps.flows, "FLOWS"),
-            (&self.maps.upstreams, "UPSTREAMS"),
-        ] {
-            read(map, name, |_, flow: Flow| {
-                used.services.insert(flow.service);
-                if flow.flags & flag::LOCAL == 0 {
-                    used.backends.insert(flow.backend);
-                    used.sources.insert(flow.nat_source);
-                }
-            })?;
-        }
-        read(&self.maps.replies, "REPLIES", |_, reply: Reply| {
+        let mut note = |_: Tuple, flow: Flow| {
+            used.services.insert(flow.service.into());
+            if flow.flags & flag::LOCAL == 0 {
+                used.backends.insert(flow.backend);
+                used.sources.insert(flow.nat_source);
+            }
+        };
+        self.maps.flows.read(&mut note);
+        read(&self.maps.upstreams, "UPSTREAMS", note)?;
+        self.maps.replies.read(|_, reply| {
             used.services.insert(reply.service);
             used.backends.insert(reply.backend);
             used.sources.insert(reply.nat_source);
-        })?;
+        });
         Ok(used)
     }
 }
 
-/// What the three flow maps' values have in common.
-trait Ending {
-    fn state(&self) -> u8;
-    fn last_seen(&self) -> u64;
-
-    fn ended_before(&self, limit: u64) -> bool {
-        self.state() & state::CLOSED != 0 && self.last_seen() <= limit
-    }
-}
-
-impl Ending for Flow {
-    fn state(&self) -> u8 {
-        self.state
-    }
-    fn last_seen(&self) -> u64 {
-        self.last_seen
-    }
-}
-
-impl Ending for Reply {
-    fn state(&self) -> u8 {
-        self.state
-    }
-    fn last_seen(&self) -> u64 {
-        self.last_seen
-    }
+/// Whether an entry with this state and time closed before `limit`.
+fn ended(state: u8, last_seen: u64, limit: u64) -> bool {
+    state & state::CLOSED != 0 && last_seen <= limit
 }
 
 #[derive(Default)]
@@ -241,31 +211,42 @@ struct Swept {
     removed: u64,
 }
 
-fn sweep_map<V: aya::Pod + Default + Ending>(
-    map: &mut HashMap<MapData, Tuple, V>,
-    name: &'static str,
-    limit: u64,
-) -> Result<Swept, DatapathError>
-where
-    HashMap<MapData, Tuple, V>: IterableMap<Tuple, V>,
-{
+impl Swept {
+    fn keep(&mut self, state: u8) {
+        self.kept += 1;
+        self.held += u64::from(state & state::CLOSED != 0);
+    }
+}
+
+fn sweep_table<V: aya::Pod + Entry>(table: &FlowTable<V>, seed: u64, limit: u64) -> Swept {
     let mut swept = Swept::default();
-    let mut ended = Vec::new();
-    read(map, name, |key, value: V| {
-        if value.ended_before(limit) {
-            ended.push(key);
-            return;
+    let removed = table.remove_where(seed, |held| {
+        let over = ended(held.state(), held.last_seen(), limit);
+        if !over {
+            swept.keep(held.state());
         }
-        swept.kept += 1;
-        swept.held += u64::from(value.state() & state::CLOSED != 0);
+        over
+    });
+    Swept { removed, ..swept }
+}
+
+fn sweep_upstreams(
+    map: &mut HashMap<MapData, Tuple, Flow>,
+    limit: u64,
+) -> Result<Swept, DatapathError> {
+    let mut swept = Swept::default();
+    let over = |flow: &Flow| ended(flow.state, flow.last_seen, limit);
+    let mut found = Vec::new();
+    read(map, "UPSTREAMS", |key, flow: Flow| {
+        if over(&flow) {
+            found.push(key);
+        } else {
+            swept.keep(flow.state);
+        }
     })?;
-    for key in ended {
+    for key in found {
         // A new connection may have taken the entry over since it was read; look again right before removing it.
-        if map
-            .get(&key, 0)
-            .is_ok_and(|value| value.ended_before(limit))
-            && map.remove(&key).is_ok()
-        {
+        if map.get(&key, 0).is_ok_and(|flow| over(&flow)) && map.remove(&key).is_ok() {
             swept.removed += 1;
         }
     }

@@ -9,14 +9,15 @@ mod clock;
 mod lab;
 mod spread;
 mod streams;
+mod table;
 mod wire;
 mod world;
 
-use evenkeel_ebpf::abi::{Event, Flow, Tuple, forwarding, hash, mode, state};
+use evenkeel_ebpf::abi::{Event, Flow, forwarding, hash, mode, state};
 use wire::{ACK, FIN, RST, SYN, Tcp};
 use world::{
-    BACKEND, BOTH, CLIENT, Hook, NAT_SOURCE, SERVICE, Setup, TO_BACKEND, TO_CLIENT, Verdict, World,
-    tuple,
+    BACKEND, BOTH, CLIENT, Hook, NAT_SOURCE, SEED, SERVICE, Setup, TO_BACKEND, TO_CLIENT, Verdict,
+    World, tuple,
 };
 
 const DNAT: Setup = Setup {
@@ -25,6 +26,7 @@ const DNAT: Setup = Setup {
     hash: hash::FIVE_TUPLE,
     backend: true,
     nat_ports: (10_240, 32_767),
+    flows: 1024,
 };
 
 fn from_client(flags: u8) -> Tcp {
@@ -85,7 +87,10 @@ fn a_connection_is_translated_both_ways_and_counted_once() {
                 );
                 assert_eq!((counters.streams, counters.flows_closed), (0, 0));
             }
-            assert_eq!(flow(&mut world).state, state::SYN | state::ESTABLISHED);
+            assert_eq!(
+                flow(&mut world).state,
+                state::USED | state::SYN | state::ESTABLISHED
+            );
             assert_eq!(world.events(), 0);
         }
     }
@@ -320,17 +325,11 @@ fn a_lost_half_is_put_back_by_the_other() {
         let peer = open(&mut world, Setup::default());
         world.send(&from_client(ACK).frame());
         let half = tuple(BACKEND, peer);
-        world
-            .hash::<Tuple, evenkeel_ebpf::abi::Reply>("REPLIES")
-            .remove(&half)
-            .expect("it was there");
+        assert!(world.replies.remove(&half, SEED), "it was there");
         // As if the flow had been quiet for a while.
         let mut quiet = flow(&mut world);
         quiet.last_seen = 0;
-        world
-            .hash("FLOWS")
-            .insert(tuple(CLIENT, SERVICE), quiet, 0)
-            .expect("FLOWS");
+        assert!(world.flows.insert(&tuple(CLIENT, SERVICE), quiet, SEED));
         world.send(&from_client(ACK).frame());
         assert_eq!(world.event(Event::PairRepaired), 1);
         let answer = Tcp::new(BACKEND, peer, ACK);

@@ -4,16 +4,21 @@ use std::io::ErrorKind::WouldBlock;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use aya::maps::{Array, ArrayOfMaps, HashMap, MapData, PerCpuArray};
+use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, PerCpuArray};
 use aya::programs::{Program, ProgramError, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
+use evenkeel::datapath::FlowTable;
 use evenkeel_ebpf::abi::{
     Address, Backend, BackendIndex, Counters, Event, FILTER_BACKENDS, FILTER_SERVICES, Filter,
     Flow, MaglevTable, NO_BACKEND, PROTOCOL_TCP, Reply, Service, ServiceKey, Settings, Tuple,
     filter_bit, forwarding, hash, mode,
 };
+use evenkeel_ebpf::table::{self, Entry};
 
 use crate::lab::{Lab, run};
+
+/// Of the flow hash.
+pub const SEED: u64 = 7;
 
 pub const CLIENT: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 77, 0, 9), 40_000);
 pub const SERVICE: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 77, 1, 1), 80);
@@ -49,6 +54,8 @@ pub struct Setup {
     pub hash: u8,
     pub backend: bool,
     pub nat_ports: (u16, u16),
+    /// That the flow table is made for.
+    pub flows: u32,
 }
 
 impl Default for Setup {
@@ -59,6 +66,7 @@ impl Default for Setup {
             hash: hash::FIVE_TUPLE,
             backend: true,
             nat_ports: (10_240, 32_767),
+            flows: 1024,
         }
     }
 }
@@ -66,6 +74,8 @@ impl Default for Setup {
 /// See the module.
 pub struct World {
     pub hook: Hook,
+    pub flows: FlowTable<Flow>,
+    pub replies: FlowTable<Reply>,
     ebpf: Ebpf,
     _lab: Lab,
 }
@@ -94,13 +104,19 @@ impl World {
             Path::new(&object).exists(),
             "these tests need the BPF program: run `cargo xtask build`"
         );
+        let slots = table::slots(setup.flows);
+        let buckets = table::buckets(slots);
         let ebpf = EbpfLoader::new()
-            .map_max_entries("FLOWS", 1024)
-            .map_max_entries("REPLIES", 1024)
+            .map_max_entries("FLOWS", slots)
+            .map_max_entries("FLOW_INDEX", buckets)
+            .map_max_entries("REPLIES", slots)
+            .map_max_entries("REPLY_INDEX", buckets)
             .load_file(&object)
             .expect("the object's maps can be made");
         let mut world = Self {
             hook,
+            flows: flow_table(&ebpf, "FLOW_INDEX", "FLOWS"),
+            replies: flow_table(&ebpf, "REPLY_INDEX", "REPLIES"),
             ebpf,
             _lab: lab,
         };
@@ -207,11 +223,13 @@ impl World {
 
     fn fill(&mut self, setup: Setup) {
         let settings = Settings {
-            seed: 7,
+            seed: SEED,
             nat_port_first: setup.nat_ports.0,
             nat_port_last: setup.nat_ports.1,
             count_streams: 1,
             closed_hold: 1_000_000_000,
+            flow_buckets: self.flows.buckets(),
+            flow_slots: self.flows.slots(),
             ..Settings::default()
         };
         self.array("SETTINGS")
@@ -341,13 +359,21 @@ impl World {
             .sum()
     }
 
-    pub fn flow(&mut self, tuple: Tuple) -> Option<Flow> {
-        self.hash("FLOWS").get(&tuple, 0).ok()
+    pub fn flow(&self, tuple: Tuple) -> Option<Flow> {
+        self.flows.get(&tuple, SEED)
     }
 
-    pub fn reply(&mut self, tuple: Tuple) -> Option<Reply> {
-        self.hash("REPLIES").get(&tuple, 0).ok()
+    pub fn reply(&self, tuple: Tuple) -> Option<Reply> {
+        self.replies.get(&tuple, SEED)
     }
+}
+
+fn flow_table<V: Pod + Entry>(ebpf: &Ebpf, index: &str, slots: &str) -> FlowTable<V> {
+    let array = |name| match ebpf.map(name) {
+        Some(Map::Array(data)) => data,
+        _ => panic!("{name} is no array"),
+    };
+    FlowTable::open(array(index), array(slots), array("RINGS")).expect("the arrays can be mapped")
 }
 
 pub fn address(ip: Ipv4Addr) -> Address {

@@ -16,6 +16,9 @@ use super::super::maps::Maps;
 use super::frame::{self, FIRST_SEQUENCE};
 use super::{NAT_SOURCE, PORT, SERVICE};
 
+/// Seed of the hash.
+const SEED: u64 = 0x5eed;
+
 /// How much is in the tables.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Size {
@@ -43,7 +46,7 @@ pub(super) fn settings(maps: &mut Maps, count_streams: bool) -> Result<(), Datap
     let wrong = DatapathError::map("SETTINGS");
     let old = maps.settings.get(&0, 0).map_err(&wrong)?;
     let settings = Settings {
-        seed: 0x5eed,
+        seed: SEED,
         nat_port_first: 10_240,
         nat_port_last: 32_767,
         count_streams: count_streams.into(),
@@ -51,6 +54,8 @@ pub(super) fn settings(maps: &mut Maps, count_streams: bool) -> Result<(), Datap
         port_hold: 60_000_000_000,
         clock_offset: old.clock_offset,
         tick_ns: clock::tick_ns(),
+        flow_buckets: maps.flows.buckets(),
+        flow_slots: maps.flows.slots(),
         reserved: 0,
     };
     maps.settings.set(0, settings, 0).map_err(wrong)
@@ -155,10 +160,10 @@ pub(super) fn insert_flows(
         };
         let backend = index % backends;
         let nat_port = 10_240 + u16::try_from(index / backends).unwrap_or(0);
-        let state = state::SYN | state::ESTABLISHED;
+        let state = state::USED | state::SYN | state::ESTABLISHED;
         let flow = Flow {
             backend,
-            service,
+            service: u16::try_from(service).unwrap_or(0),
             nat_port: nat_port.to_be(),
             state,
             last_seen: now(),
@@ -182,12 +187,9 @@ pub(super) fn insert_flows(
             last_seen: now(),
             ..Reply::default()
         };
-        maps.replies
-            .insert(answer, reply, 0)
-            .map_err(DatapathError::map("REPLIES"))?;
-        maps.flows
-            .insert(tuple, flow, 0)
-            .map_err(DatapathError::map("FLOWS"))?;
+        if !maps.replies.insert(&answer, reply, SEED) || !maps.flows.insert(&tuple, flow, SEED) {
+            return Err(DatapathError::BenchTable { flows: index });
+        }
     }
     Ok(())
 }

@@ -1,0 +1,356 @@
+//! A flow table, read and changed where it is: both arrays of it are mapped into this process.
+//!
+//! The layout is that of [`evenkeel_ebpf::table`]. Every access is an atomic one to a word, as processors change the same
+//! memory meanwhile; an entry that changes while it is read may be seen half old, half new, as with any way of reading
+//! a map. Userspace puts nothing into a table that carries traffic: it reads, and removes what is over.
+#![expect(
+    unsafe_code,
+    reason = "memory shared with the kernel; each block argues for itself"
+)]
+
+mod faults;
+
+use std::io;
+use std::marker::PhantomData;
+use std::mem::offset_of;
+use std::ops::Deref;
+use std::os::fd::AsFd;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aya::Pod;
+use aya::maps::MapData;
+use evenkeel_ebpf::abi::{Slot, Tuple, state};
+use evenkeel_ebpf::select;
+use evenkeel_ebpf::table::{CHUNK, Entry, Place, Ring, WAYS, entry, is_used, slot_of, tag_of};
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+/// Words of a slot.
+const SLOT_WORDS: usize = size_of::<Slot<evenkeel_ebpf::abi::Flow>>() / size_of::<u64>();
+
+/// The memory of an array map (`BPF_F_MMAPABLE`, Linux 5.5).
+struct Shared {
+    start: NonNull<AtomicU64>,
+    words: usize,
+}
+
+// SAFETY: shared memory of atomics, valid until dropped; which thread does that makes no difference.
+unsafe impl Send for Shared {}
+// SAFETY: as above; `&Shared` gives nothing but `&[AtomicU64]`.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    /// Maps `map`, whose values are whole words.
+    fn open(map: &MapData) -> io::Result<Self> {
+        let info = map.info().map_err(io::Error::other)?;
+        let bytes = info.max_entries() as usize * info.value_size() as usize;
+        // SAFETY: a new mapping at a place of the kernel's choice aliases nothing of ours.
+        let start = unsafe {
+            mmap(
+                std::ptr::null_mut(),
+                bytes,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+                map.fd().as_fd(),
+                0,
+            )
+        }?;
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self {
+            start,
+            words: bytes / size_of::<u64>(),
+        })
+    }
+}
+
+impl Deref for Shared {
+    type Target = [AtomicU64];
+
+    fn deref(&self) -> &[AtomicU64] {
+        // SAFETY: page-aligned memory of that many words, mapped until this is dropped; all that is ever done to it,
+        // here and in the kernel, are accesses that atomics allow for.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.words) }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // SAFETY: our own mapping, and nothing borrows from it any more. It cannot fail for a whole mapping.
+        let _ = unsafe { munmap(self.start.as_ptr().cast(), self.words * size_of::<u64>()) };
+    }
+}
+
+/// One flow table with values of type `V`.
+pub struct FlowTable<V> {
+    index: Shared,
+    slots: Shared,
+    rings: Shared,
+    value: PhantomData<V>,
+}
+
+impl<V> std::fmt::Debug for FlowTable<V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FlowTable")
+            .field("buckets", &(self.index.len() / WAYS))
+            .field("slots", &(self.slots.len() / SLOT_WORDS))
+            .finish()
+    }
+}
+
+impl<V: Pod + Entry> FlowTable<V> {
+    /// The table in these maps: `FLOW_INDEX` and `FLOWS`, or `REPLY_INDEX` and `REPLIES`; and `RINGS`.
+    ///
+    /// # Errors
+    /// If the maps cannot be mapped.
+    pub fn open(index: &MapData, slots: &MapData, rings: &MapData) -> io::Result<Self> {
+        const { assert!(size_of::<Slot<V>>() == SLOT_WORDS * size_of::<u64>()) };
+        Ok(Self {
+            index: Shared::open(index)?,
+            slots: Shared::open(slots)?,
+            rings: Shared::open(rings)?,
+            value: PhantomData,
+        })
+    }
+
+    /// Buckets of its index.
+    #[must_use]
+    pub fn buckets(&self) -> u32 {
+        u32::try_from(self.index.len() / WAYS).unwrap_or(u32::MAX)
+    }
+
+    /// Slots.
+    #[must_use]
+    pub fn slots(&self) -> u32 {
+        u32::try_from(self.slots.len() / SLOT_WORDS).unwrap_or(u32::MAX)
+    }
+
+    /// The value of `key`, on a host with this `seed`.
+    #[must_use]
+    pub fn get(&self, key: &Tuple, seed: u64) -> Option<V> {
+        let (_, held) = self.find(key, seed)?;
+        Some(held.slot().value)
+    }
+
+    /// Every entry.
+    pub fn read(&self, mut each: impl FnMut(Tuple, V)) {
+        for held in self.used().filter_map(Held::of) {
+            let slot = held.slot();
+            each(slot.key, slot.value);
+        }
+    }
+
+    /// Removes the entries that are `over`; returns how many. What a packet changes meanwhile stays.
+    pub fn remove_where(&self, seed: u64, mut over: impl FnMut(&Held<'_, V>) -> bool) -> u64 {
+        let mut removed = 0;
+        for (number, words) in self.used().enumerate() {
+            if let Some(held) = Held::of(words).filter(&mut over) {
+                removed += u64::from(self.remove_slot(number, &held, seed));
+            }
+        }
+        removed
+    }
+
+    /// Removes one entry; false if there is none.
+    pub fn remove(&self, key: &Tuple, seed: u64) -> bool {
+        let Some((number, held)) = self.find(key, seed) else {
+            return false;
+        };
+        self.remove_slot(number, &held, seed)
+    }
+
+    /// Removes the entry in a slot: marks it as busy, clears its word in the index, then it is free. False if it changed
+    /// since it was looked at.
+    fn remove_slot(&self, number: usize, held: &Held<'_, V>, seed: u64) -> bool {
+        let busy = held.before | u64::from(state::BUSY) << V::STATE_SHIFT;
+        let word = held.state_word;
+        if word
+            .compare_exchange(held.before, busy, Ordering::AcqRel, Ordering::Relaxed)
+            .is_err()
+        {
+            return false;
+        }
+        let place = self.place(&held.slot().key, seed);
+        let entry = entry(place.tag, u32::try_from(number).unwrap_or(u32::MAX));
+        for word in self.buckets_of(&place) {
+            // It fails on all words but the one that is ours.
+            let _ = word.compare_exchange(entry, 0, Ordering::AcqRel, Ordering::Relaxed);
+        }
+        self.release(number, held.words);
+        true
+    }
+
+    /// Puts a slot that is ours on the stack of free ones.
+    fn release(&self, number: usize, words: &[AtomicU64]) {
+        let (Some(first), Some(state_word), Some(head)) = (
+            words.first(),
+            words.get(state_word::<V>()),
+            self.ring(offset_of!(Ring, free)),
+        ) else {
+            return;
+        };
+        state_word.store(0, Ordering::Release);
+        let number = u32::try_from(number).unwrap_or(u32::MAX);
+        let mut old = head.load(Ordering::Acquire);
+        loop {
+            first.store(old & 0xffff_ffff, Ordering::Release);
+            let new = Ring::pushed(old, number);
+            match head.compare_exchange_weak(old, new, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return,
+                Err(changed) => old = changed,
+            }
+        }
+    }
+
+    /// The word of this table's ring at an offset.
+    fn ring(&self, offset: usize) -> Option<&AtomicU64> {
+        self.rings
+            .get((V::RING as usize * size_of::<Ring>() + offset) / size_of::<u64>())
+    }
+
+    /// The words of all slots that were ever used.
+    fn used(&self) -> impl Iterator<Item = &[AtomicU64]> {
+        let chunks = self.ring(offset_of!(Ring, chunks));
+        let ring = Ring {
+            chunks: chunks.map_or(0, |word| word.load(Ordering::Acquire)),
+            ..Ring::default()
+        };
+        self.slots
+            .chunks_exact(SLOT_WORDS)
+            .take(ring.used(self.slots()) as usize)
+    }
+
+    /// Puts an entry in, or replaces it; false if there is no room. For tables without traffic: those of tests and
+    /// benchmarks. `value` has `state::USED`.
+    pub fn insert(&self, key: &Tuple, value: V, seed: u64) -> bool {
+        let slot = Slot { key: *key, value };
+        if let Some((number, _)) = self.find(key, seed) {
+            return self.words(number).is_some_and(|words| write(words, &slot));
+        }
+        let place = self.place(key, seed);
+        let free = |word: &&AtomicU64| word.load(Ordering::Acquire) == 0;
+        let (Some(word), Some(number)) = (self.buckets_of(&place).find(free), self.fresh()) else {
+            return false;
+        };
+        let written = self.words(number).is_some_and(|words| write(words, &slot));
+        let number = u32::try_from(number).unwrap_or(u32::MAX);
+        word.store(entry(place.tag, number), Ordering::Release);
+        written
+    }
+
+    /// The next slot of those never used.
+    fn fresh(&self) -> Option<usize> {
+        // A whole chunk for one entry would be a waste: the rest of it goes on the stack.
+        let top = |head: &AtomicU64| Ring::top(head.load(Ordering::Acquire));
+        let head = self.ring(offset_of!(Ring, free))?;
+        if top(head).is_none() {
+            let chunks = self.ring(offset_of!(Ring, chunks))?;
+            let first = chunks.fetch_add(1, Ordering::AcqRel) as usize * CHUNK as usize;
+            for number in (first..first + CHUNK as usize).rev() {
+                self.release(number, self.words(number)?);
+            }
+        }
+        let old = head.load(Ordering::Acquire);
+        let number = Ring::top(old)? as usize;
+        let below = self.words(number)?.first()?.load(Ordering::Acquire);
+        head.store(Ring::popped(old, below), Ordering::Release);
+        Some(number)
+    }
+
+    fn place(&self, key: &Tuple, seed: u64) -> Place {
+        Place::of(select::hash(key, seed), self.buckets())
+    }
+
+    /// The slot that has `key`, and its number.
+    fn find(&self, key: &Tuple, seed: u64) -> Option<(usize, Held<'_, V>)> {
+        let place = self.place(key, seed);
+        self.buckets_of(&place).find_map(|word| {
+            let entry = word.load(Ordering::Acquire);
+            let number = slot_of(entry) as usize;
+            let held = (tag_of(entry) == place.tag).then(|| self.words(number))?;
+            Some((number, Held::of(held?)?)).filter(|(_, held)| held.slot().key == *key)
+        })
+    }
+
+    /// The words of the two buckets, in order.
+    fn buckets_of(&self, place: &Place) -> impl Iterator<Item = &AtomicU64> {
+        [place.first, place.second]
+            .into_iter()
+            .flat_map(|bucket| self.index.chunks_exact(WAYS).nth(bucket as usize))
+            .flatten()
+    }
+
+    fn words(&self, slot: usize) -> Option<&[AtomicU64]> {
+        self.slots.get(slot * SLOT_WORDS..(slot + 1) * SLOT_WORDS)
+    }
+}
+
+/// A slot that held an entry when it was looked at.
+pub struct Held<'a, V> {
+    words: &'a [AtomicU64],
+    state_word: &'a AtomicU64,
+    /// What the state word was.
+    before: u64,
+    value: PhantomData<V>,
+}
+
+impl<'a, V: Pod + Entry> Held<'a, V> {
+    fn of(words: &'a [AtomicU64]) -> Option<Self> {
+        let state_word = words.get(state_word::<V>())?;
+        let before = state_word.load(Ordering::Acquire);
+        is_used(state_in::<V>(before)).then_some(Self {
+            words,
+            state_word,
+            before,
+            value: PhantomData,
+        })
+    }
+
+    /// Bits of [`state`].
+    #[must_use]
+    pub fn state(&self) -> u8 {
+        state_in::<V>(self.before)
+    }
+
+    /// When a packet was last seen, ns of CLOCK_MONOTONIC.
+    #[must_use]
+    pub fn last_seen(&self) -> u64 {
+        let word = self.words.get(word_of::<V>(V::LAST_SEEN));
+        word.map_or(0, |word| word.load(Ordering::Relaxed))
+    }
+
+    /// Key and value.
+    #[must_use]
+    pub fn slot(&self) -> Slot<V> {
+        let mut copy = [0_u64; SLOT_WORDS];
+        for (to, from) in copy.iter_mut().zip(self.words) {
+            *to = from.load(Ordering::Relaxed);
+        }
+        // SAFETY: as many bytes as a slot has (asserted in `open`); `V` is `Pod` and so is a tuple, any bytes will do.
+        unsafe { copy.as_ptr().cast::<Slot<V>>().read_unaligned() }
+    }
+}
+
+/// Number of the word of a slot that has the state.
+const fn state_word<V: Entry>() -> usize {
+    word_of::<V>(V::STATE_WORD)
+}
+
+/// Number of the word of a slot with this offset in the value.
+const fn word_of<V>(offset: usize) -> usize {
+    (offset_of!(Slot<V>, value) + offset) / size_of::<u64>()
+}
+
+/// The state in the word that has it.
+fn state_in<V: Entry>(word: u64) -> u8 {
+    (word >> V::STATE_SHIFT) as u8
+}
+
+/// Writes a whole slot.
+fn write<V>(words: &[AtomicU64], slot: &Slot<V>) -> bool {
+    let from = std::ptr::from_ref(slot).cast::<u64>();
+    for (at, to) in words.iter().enumerate().take(SLOT_WORDS) {
+        // SAFETY: a slot is that many words, has no padding, and is aligned to more than a word.
+        to.store(unsafe { from.add(at).read() }, Ordering::Release);
+    }
+    words.len() == SLOT_WORDS
+}

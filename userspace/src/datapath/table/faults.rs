@@ -1,0 +1,77 @@
+//! What may be wrong with a flow table: the checks of its tests.
+
+use std::collections::HashSet;
+use std::mem::offset_of;
+use std::sync::atomic::Ordering;
+
+use aya::Pod;
+use evenkeel_ebpf::abi::state;
+use evenkeel_ebpf::table::{Entry, Ring, WAYS, slot_of, tag_of};
+
+use super::{FlowTable, Held, state_in, state_word};
+
+impl<V: Pod + Entry> FlowTable<V> {
+    /// What is wrong with a table that nobody changes: an entry that is not found under its key, a word of the index that is
+    /// of no entry, a slot that is in somebody's hands, or both or neither of used and free.
+    #[must_use]
+    pub fn faults(&self, seed: u64) -> Vec<String> {
+        let mut faults = self.faults_of_slots(seed);
+        for (bucket, words) in (0..).zip(self.index.chunks_exact(WAYS)) {
+            for entry in words.iter().map(|word| word.load(Ordering::Acquire)) {
+                let held = self.words(slot_of(entry) as usize).and_then(Held::<V>::of);
+                let place = held.map(|held| self.place(&held.slot().key, seed));
+                let is_there = place.is_some_and(|place| {
+                    tag_of(entry) == place.tag && [place.first, place.second].contains(&bucket)
+                });
+                if entry != 0 && !is_there {
+                    let slot = slot_of(entry);
+                    faults.push(format!(
+                        "bucket {bucket} has slot {slot}, which is not of it"
+                    ));
+                }
+            }
+        }
+        faults
+    }
+
+    fn faults_of_slots(&self, seed: u64) -> Vec<String> {
+        let mut faults = Vec::new();
+        let free = self.free();
+        for (number, words) in self.used().enumerate() {
+            let word = words.get(state_word::<V>());
+            let bits = state_in::<V>(word.map_or(0, |word| word.load(Ordering::Acquire)));
+            let held = Held::<V>::of(words);
+            let never_used = words.iter().all(|word| word.load(Ordering::Acquire) == 0);
+            if bits & state::BUSY != 0 {
+                faults.push(format!("slot {number} is busy"));
+            } else if held.is_some() == free.contains(&number) && !never_used {
+                faults.push(format!(
+                    "slot {number} has state {bits:#x}; free: {}",
+                    free.contains(&number)
+                ));
+            }
+            let key = held.map(|held| held.slot().key);
+            let found = key.and_then(|key| self.find(&key, seed));
+            if key.is_some() && found.is_none_or(|(found, _)| found != number) {
+                faults.push(format!("slot {number} is not found under its key"));
+            }
+        }
+        faults
+    }
+
+    /// The slots on the stack.
+    fn free(&self) -> HashSet<usize> {
+        let mut free = HashSet::new();
+        let head = self.ring(offset_of!(Ring, free));
+        let mut next = head.map_or(0, |word| word.load(Ordering::Acquire));
+        while let Some(top) = Ring::top(next) {
+            if !free.insert(top as usize) {
+                break;
+            }
+            let words = self.words(top as usize);
+            let below = words.and_then(<[_]>::first);
+            next = below.map_or(0, |word| word.load(Ordering::Acquire));
+        }
+        free
+    }
+}
