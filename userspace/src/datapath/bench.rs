@@ -154,6 +154,8 @@ enum Kind {
     Unrelated,
     /// An acknowledgement of one of so many flows.
     Flows(u32),
+    /// An acknowledgement of one of so many flows, which are spread over a table with so many.
+    FlowsOf(u32, u32),
     /// Like [`Self::Opening`], for the program that only makes the entry.
     OpeningFloor,
     /// Like [`Self::Flows`], for the program that only looks up.
@@ -271,6 +273,10 @@ impl Bench {
                 }
                 Kind::Flows(count) | Kind::FlowsFloor(count) => {
                     let index = self.any(count);
+                    self.frame.of_flow(index)
+                }
+                Kind::FlowsOf(count, of) => {
+                    let index = self.any(count) * (of / count);
                     self.frame.of_flow(index)
                 }
             };

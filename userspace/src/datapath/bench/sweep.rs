@@ -199,6 +199,11 @@ impl World {
             MANY => vec![
                 ("flows_1m", "ACK of one of 1,000,000 flows at random", whole),
                 ("flows_1m_floor", "the same, only looked up", least),
+                (
+                    "flows_1k_of_1m",
+                    "ACK of one of 1,000 flows at random, with 1,000,000 in the table",
+                    Kind::FlowsOf(FEW, MANY),
+                ),
             ],
             _ => Vec::new(),
         };
