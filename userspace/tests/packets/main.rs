@@ -7,6 +7,7 @@ mod clock;
 #[path = "../datapath/lab.rs"]
 #[allow(dead_code, reason = "the data path's tests use all of it")]
 mod lab;
+mod ports;
 mod spread;
 mod streams;
 mod table;

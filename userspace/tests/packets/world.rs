@@ -19,6 +19,9 @@ use crate::lab::{Lab, run};
 
 /// Of the flow hash.
 pub const SEED: u64 = 7;
+/// How long a closed flow is kept, and its NAT port while there are others; ns.
+pub const CLOSED_HOLD: u64 = 1_000_000_000;
+pub const PORT_HOLD: u64 = 60_000_000_000;
 
 pub const CLIENT: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 77, 0, 9), 40_000);
 pub const SERVICE: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 77, 1, 1), 80);
@@ -227,7 +230,8 @@ impl World {
             nat_port_first: setup.nat_ports.0,
             nat_port_last: setup.nat_ports.1,
             count_streams: 1,
-            closed_hold: 1_000_000_000,
+            closed_hold: CLOSED_HOLD,
+            port_hold: PORT_HOLD,
             flow_buckets: self.flows.buckets(),
             flow_slots: self.flows.slots(),
             ..Settings::default()
