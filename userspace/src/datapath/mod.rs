@@ -216,6 +216,8 @@ impl Datapath {
             sweep_again: true,
         };
         if adopted {
+            datapath.maps.flows.recover(settings.seed);
+            datapath.maps.replies.recover(settings.seed);
             datapath.forget_proxy()?;
         }
         Ok((datapath, found))

@@ -17,6 +17,7 @@ use std::ops::Deref;
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use aya::Pod;
 use aya::maps::MapData;
@@ -25,6 +26,8 @@ use evenkeel_ebpf::select;
 use evenkeel_ebpf::table::{CHUNK, Entry, Place, Ring, WAYS, entry, is_used, slot_of, tag_of};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
+/// How long a slot must be in the same hands to be in nobody's.
+const PAUSE: Duration = Duration::from_millis(10);
 /// Words of a slot.
 const SLOT_WORDS: usize = size_of::<Slot<evenkeel_ebpf::abi::Flow>>() / size_of::<u64>();
 
@@ -169,14 +172,43 @@ impl<V: Pod + Entry> FlowTable<V> {
         {
             return false;
         }
-        let place = self.place(&held.slot().key, seed);
+        self.empty(number, held.words, seed);
+        true
+    }
+
+    /// Frees the slots that a daemon had in hand when it was killed; returns how many. A processor has a slot in hand for
+    /// less than a microsecond, so what is as it was after [`PAUSE`] is in nobody's hands.
+    pub fn recover(&self, seed: u64) -> u64 {
+        let busy = |(number, words): (usize, &[AtomicU64])| {
+            let word = words.get(state_word::<V>())?.load(Ordering::Acquire);
+            (state_in::<V>(word) & state::BUSY != 0).then_some((number, word))
+        };
+        let before: Vec<(usize, u64)> = self.used().enumerate().filter_map(busy).collect();
+        if before.is_empty() {
+            return 0;
+        }
+        std::thread::sleep(PAUSE);
+        let mut freed = 0;
+        for (number, before) in before {
+            let words = self.words(number).unwrap_or_default();
+            let now = words.get(state_word::<V>());
+            if now.is_some_and(|now| now.load(Ordering::Acquire) == before) {
+                self.empty(number, words, seed);
+                freed += 1;
+            }
+        }
+        freed
+    }
+
+    /// Clears what the index has of a slot that is ours, and frees it.
+    fn empty(&self, number: usize, words: &[AtomicU64], seed: u64) {
+        let place = self.place(&slot::<V>(words).key, seed);
         let entry = entry(place.tag, u32::try_from(number).unwrap_or(u32::MAX));
         for word in self.buckets_of(&place) {
             // It fails on all words but the one that is ours.
             let _ = word.compare_exchange(entry, 0, Ordering::AcqRel, Ordering::Relaxed);
         }
-        self.release(number, held.words);
-        true
+        self.release(number, words);
     }
 
     /// Puts a slot that is ours on the stack of free ones.
@@ -321,13 +353,18 @@ impl<'a, V: Pod + Entry> Held<'a, V> {
     /// Key and value.
     #[must_use]
     pub fn slot(&self) -> Slot<V> {
-        let mut copy = [0_u64; SLOT_WORDS];
-        for (to, from) in copy.iter_mut().zip(self.words) {
-            *to = from.load(Ordering::Relaxed);
-        }
-        // SAFETY: as many bytes as a slot has (asserted in `open`); `V` is `Pod` and so is a tuple, any bytes will do.
-        unsafe { copy.as_ptr().cast::<Slot<V>>().read_unaligned() }
+        slot(self.words)
     }
+}
+
+/// Key and value of a slot with these words.
+fn slot<V: Pod>(words: &[AtomicU64]) -> Slot<V> {
+    let mut copy = [0_u64; SLOT_WORDS];
+    for (to, from) in copy.iter_mut().zip(words) {
+        *to = from.load(Ordering::Relaxed);
+    }
+    // SAFETY: as many bytes as a slot has (asserted in `open`); `V` is `Pod` and so is a tuple, any bytes will do.
+    unsafe { copy.as_ptr().cast::<Slot<V>>().read_unaligned() }
 }
 
 /// Number of the word of a slot that has the state.

@@ -149,6 +149,23 @@ fn of_two_keys_that_look_alike_the_later_one_is_found_and_the_other_comes_back()
 }
 
 #[test]
+fn a_slot_that_a_killed_daemon_had_in_hand_is_free_again() {
+    for hook in BOTH {
+        let mut world = small(hook);
+        fill(&mut world);
+        let mut flow = world.flow(key(4)).expect("the flow");
+        flow.state |= state::CLOSED | state::BUSY;
+        assert!(world.flows.insert(&key(4), flow, SEED));
+        assert_eq!(world.flows.recover(SEED), 1);
+        whole(&world);
+        send(&mut world, SMALL, SYN);
+        let expected: Vec<u32> = (0..=SMALL).filter(|number| *number != 4).collect();
+        assert_eq!(present(&world, SMALL + 1), expected);
+        assert_eq!(world.flows.recover(SEED), 0);
+    }
+}
+
+#[test]
 fn a_table_stays_whole_whatever_processors_and_the_daemon_do_to_it_at_once() {
     /// Three times what fits.
     const CLIENTS: u32 = 3 * SMALL;
