@@ -140,10 +140,14 @@ pub(super) fn now() -> u64 {
     part(now.tv_sec) * 1_000_000_000 + part(now.tv_nsec)
 }
 
-/// How long ago a flow was recorded that has this `created`.
+/// How long ago a flow was recorded that has this `created`. The data path's clock may be a little ahead of ours: then just
+/// now.
 fn age(created: u32, now: u64) -> Duration {
+    /// 1.07 s; an age that is so close to 2.3 years is a clock that is ahead.
+    const AHEAD: u32 = 64;
     // Ticks wrap, and so does their difference.
     let ticks = ((now >> CREATED_SHIFT) as u32).wrapping_sub(created);
+    let ticks = if ticks > u32::MAX - AHEAD { 0 } else { ticks };
     Duration::from_nanos(u64::from(ticks) << CREATED_SHIFT)
 }
 
@@ -288,6 +292,16 @@ mod tests {
             flow.http2.highest = highest;
             assert_eq!(streams(&flow), expected);
         }
+    }
+
+    #[test]
+    fn a_flow_recorded_by_a_clock_that_is_ahead_is_new() {
+        let now = 5 << 24;
+        assert_eq!(age(6, now), Duration::ZERO);
+        assert_eq!(age(5, now), Duration::ZERO);
+        assert_eq!(age(2, now), Duration::from_nanos(3 << 24));
+        // Ticks wrapped since.
+        assert_eq!(age(u32::MAX, now), Duration::from_nanos(6 << 24));
     }
 
     #[test]
