@@ -8,7 +8,13 @@ use crate::maps::{BACKEND_COUNTS, EVENTS, SERVICE_COUNTS};
 /// Counts one occurrence.
 #[inline(always)]
 pub fn event(event: Event) {
-    if let Some(count) = EVENTS.get_ptr_mut(event as u32) {
+    number(event as u32);
+}
+
+/// Counts one occurrence of the event with this number.
+#[inline(always)]
+pub fn number(event: u32) {
+    if let Some(count) = EVENTS.get_ptr_mut(event) {
         // SAFETY: this CPU's slot, and BPF programs of one CPU do not interleave with each other here: all our hooks
         // run with bottom halves off.
         unsafe { *count += 1 };

@@ -3,12 +3,13 @@
 //! A packet of a flow that is there: one look-up, and a write to what was found. Any other: one new entry. Nothing is
 //! chosen, claimed, counted or rewritten, and there is no other half; what a balancer on the same map does comes on top.
 
-use evenkeel_ebpf::abi::state;
+use evenkeel_ebpf::abi::{Flow, state};
 use evenkeel_ebpf::packet::Packet;
 use evenkeel_ebpf::select;
+use evenkeel_ebpf::table::Place;
 
-use crate::flow_table::{Flows, find_hashed, insert};
-use crate::maps::{DRAFT, SETTINGS};
+use crate::flow_table::{Flows, Found, find_or_free, insert_at, value};
+use crate::maps::SETTINGS;
 
 /// Looks `packet`'s flow up, or records it.
 #[inline(always)]
@@ -18,16 +19,22 @@ pub fn floor(packet: &Packet) {
     };
     let key = &packet.tuple;
     let hash = select::hash(key, settings.seed);
-    if let Some(flow) = find_hashed::<Flows>(key, hash, settings) {
-        // SAFETY: a live map value; nobody else uses the map of a benchmark.
-        unsafe { (*flow).packets += 1 };
-    } else if let Some(draft) = DRAFT.get_ptr_mut(0) {
-        // SAFETY: this processor's only value; its state only has to be that of an entry.
-        let flow = unsafe {
-            (*draft).flow.state = state::NEW;
-            &(*draft).flow
-        };
-        // An entry that is refused costs no less.
-        let _ = insert::<Flows>(key, hash, flow);
+    let place = Place::of(hash, settings.flow_buckets);
+    match find_or_free::<Flows>(key, &place) {
+        Some(Found::Entry(index)) => {
+            if let Some(flow) = value::<Flows>(index) {
+                // SAFETY: a live map value; nobody else uses the map of a benchmark.
+                unsafe { (*flow).packets += 1 };
+            }
+        }
+        Some(Found::Free(way)) => {
+            let flow = Flow {
+                state: state::NEW,
+                ..Flow::default()
+            };
+            // An entry that is refused costs no less.
+            let _ = insert_at::<Flows>(key, hash, &place, way, &flow);
+        }
+        None => {}
     }
 }

@@ -21,13 +21,13 @@ mod ring;
 
 use evenkeel_ebpf::abi::{Event, Flow, Reply, Settings, Slot, Tuple, state};
 use evenkeel_ebpf::select;
-use evenkeel_ebpf::table::{Bucket, Entry, Place, is_used, slot_of};
+use evenkeel_ebpf::table::{Bucket, Entry, Place, WAYS, is_used, slot_of};
 
 use self::index::{
-    ALONE, FULL, NOT_ALONE, RIVAL_FIRST, RIVAL_SAME, crowded_out, enter, rival, same_key, search,
-    withdraw,
+    ALONE, FULL, Look, NOT_ALONE, RIVAL_FIRST, RIVAL_SAME, crowded_out, enter, enter_at, look,
+    rival, same_key, search, withdraw,
 };
-use self::ring::{discard, mark_busy, publish, release, room, state_in, state_word};
+use self::ring::{discard, mark_busy, publish, release, room, room_at_hand, state_in, state_word};
 use crate::count;
 use crate::life;
 use crate::maps::{FLOW_INDEX, FLOWS, REPLIES, REPLY_INDEX, SETTINGS};
@@ -36,11 +36,11 @@ use crate::maps::{FLOW_INDEX, FLOWS, REPLIES, REPLY_INDEX, SETTINGS};
 const NONE: u32 = u32::MAX;
 
 /// What came of inserting.
-pub enum Inserted<V> {
-    /// It is there.
-    New(*mut V),
-    /// Another entry with this key was.
-    Present(*mut V),
+pub enum Inserted {
+    /// It is there, in this slot.
+    New(u32),
+    /// Another entry with this key was, in this one.
+    Present(u32),
     /// Nothing could be done: others were faster everywhere.
     Refused,
 }
@@ -178,44 +178,109 @@ pub fn find<T: Table>(key: &Tuple) -> Option<*mut T::Value> {
 #[inline(always)]
 pub fn find_hashed<T: Table>(key: &Tuple, hash: u64, settings: &Settings) -> Option<*mut T::Value> {
     let place = Place::of(hash, settings.flow_buckets);
-    let mut found = search::<T>(place.first, place.tag)?;
+    let found = search::<T>(&place)?;
     if found == 0 {
-        found = search::<T>(place.second, place.tag)?;
-        if found == 0 {
-            return None;
-        }
+        return None;
     }
     let slot = T::slot(slot_of(found))?;
     // SAFETY: a field of a live map value, and a tuple.
     unsafe { same_key(&raw const (*slot).key, key).then_some(&raw mut (*slot).value) }
 }
 
-/// Reads of the lines that a lookup of this `hash` goes to, so that they are near when that comes.
+/// Where a key is, or is not.
+pub enum Found {
+    /// In this slot.
+    Entry(u32),
+    /// It has none; a new one may go into this word of its first bucket, if that is below [`WAYS`].
+    Free(u64),
+}
+
+/// [`find_hashed`], for who would put an entry in where there is none.
 #[inline(always)]
-pub fn touch<T: Table>(hash: u64, settings: &Settings) {
-    let place = Place::of(hash, settings.flow_buckets);
-    if let (Some(first), Some(second)) = (T::bucket(place.first), T::bucket(place.second)) {
-        // SAFETY: words of live map values; volatile, or the compiler would leave it out.
-        unsafe {
-            first.cast::<u64>().read_volatile();
-            second.cast::<u64>().read_volatile();
-        }
+pub fn find_or_free<T: Table>(key: &Tuple, place: &Place) -> Option<Found> {
+    let Look { found, free } = look::<T>(place)?;
+    if found == 0 {
+        return Some(Found::Free(free));
+    }
+    let slot = T::slot(slot_of(found))?;
+    // SAFETY: a field of a live map value, and a tuple.
+    let same = unsafe { same_key(&raw const (*slot).key, key) };
+    Some(if same {
+        Found::Entry(slot_of(found))
+    } else {
+        Found::Free(WAYS as u64)
+    })
+}
+
+/// The value in a slot.
+#[inline(always)]
+pub fn value<T: Table>(index: u32) -> Option<*mut T::Value> {
+    let slot = T::slot(index)?;
+    // SAFETY: a field of a live map value.
+    Some(unsafe { &raw mut (*slot).value })
+}
+
+/// Asks for the line that a lookup at this place goes to, so that it is near when that comes.
+#[inline(always)]
+pub fn touch<T: Table>(place: &Place) {
+    if let Some(bucket) = T::bucket(place.first) {
+        // SAFETY: a word of a live map value that nobody reads; volatile, or the compiler would leave it out.
+        unsafe { (&raw mut (*bucket).touched).write_volatile(0) };
     }
 }
 
 /// Puts `value` in under `key`, which has this `hash`, unless there is an entry. `value` has `state::NEW`.
 #[inline(always)]
-pub fn insert<T: Table>(key: &Tuple, hash: u64, value: &T::Value) -> Inserted<T::Value> {
+pub fn insert<T: Table>(key: &Tuple, hash: u64, value: &T::Value) -> Inserted {
     let index = T::room();
-    let Some(slot) = T::slot(index) else {
+    let Some(slot) = fill::<T>(index, key, value) else {
         return Inserted::Refused;
     };
-    // SAFETY: a live map value that is ours alone; its state word is written once, so it never looks free.
-    unsafe {
-        (&raw mut (*slot).key).write_volatile(*key);
-        (&raw mut (*slot).value).write_volatile(*value);
+    let entered = T::enter(index, hash);
+    finish::<T>(slot, index, hash, entered)
+}
+
+/// [`insert`], where [`find_or_free`] has found the word `way` free; without a call where that still is so.
+#[inline(always)]
+pub fn insert_at<T: Table>(
+    key: &Tuple,
+    hash: u64,
+    place: &Place,
+    way: u64,
+    value: &T::Value,
+) -> Inserted {
+    let index = room_at_hand::<T>();
+    let Some(slot) = fill::<T>(index, key, value) else {
+        return Inserted::Refused;
+    };
+    let mut entered = enter_at::<T>(place, way, index);
+    if entered == FULL {
+        entered = T::enter(index, hash);
     }
-    let mut entered = T::enter(index, hash);
+    finish::<T>(slot, index, hash, entered)
+}
+
+/// Writes key and value into a slot that is ours alone.
+#[inline(always)]
+fn fill<T: Table>(index: u32, key: &Tuple, value: &T::Value) -> Option<*mut Slot<T::Value>> {
+    let slot = T::slot(index)?;
+    // SAFETY: a live map value that is ours alone: free or busy until now, and busy from here on; while it is written it
+    // may look like nothing, which is as good. What enters it into the index orders all of this before.
+    unsafe {
+        (&raw mut (*slot).key).write(*key);
+        (&raw mut (*slot).value).write(*value);
+    }
+    Some(slot)
+}
+
+/// What is left to do once a slot was entered, or was not.
+#[inline(always)]
+fn finish<T: Table>(
+    slot: *mut Slot<T::Value>,
+    index: u32,
+    hash: u64,
+    mut entered: u32,
+) -> Inserted {
     if entered == FULL {
         T::discard(T::crowded_out(hash));
         entered = T::enter(index, hash);
@@ -227,15 +292,14 @@ pub fn insert<T: Table>(key: &Tuple, hash: u64, value: &T::Value) -> Inserted<T:
     };
     if holder == index {
         // SAFETY: a field of a live map value.
-        let value = unsafe { &raw mut (*slot).value };
-        publish::<T>(value);
-        return Inserted::New(value);
+        publish::<T>(unsafe { &raw mut (*slot).value });
+        return Inserted::New(index);
     }
     T::release(index);
-    match T::slot(holder) {
-        // SAFETY: a field of a live map value.
-        Some(slot) => Inserted::Present(unsafe { &raw mut (*slot).value }),
-        None => Inserted::Refused,
+    if holder == NONE {
+        Inserted::Refused
+    } else {
+        Inserted::Present(holder)
     }
 }
 

@@ -32,11 +32,11 @@ pub fn forward<F: Frame>(frame: &F, packet: &Packet) -> Option<Verdict> {
     };
     let flow = match found {
         Some(flow) => flow,
-        None => match open(packet, settings, hash, F::LAST, now) {
+        None => match open(packet, hash, F::LAST, now) {
             Opened::Flow(flow) => flow,
             Opened::NoService => return None,
             Opened::Leave => return Some(Verdict::Pass),
-            Opened::Refused(reason) => return Some(count::drop(reason)),
+            Opened::Refused => return Some(Verdict::Drop),
         },
     };
     if !packet.sound {

@@ -1,6 +1,6 @@
 //! Every map, with one sentence each. Userspace overrides `max_entries` where a config key exists.
 
-use aya_ebpf::bindings::BPF_F_MMAPABLE;
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, bpf_fib_lookup};
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, SockMap};
 use aya_ebpf::macros::btf_map;
 use evenkeel_ebpf::abi::{
@@ -9,13 +9,25 @@ use evenkeel_ebpf::abi::{
     Service, ServiceInfo, ServiceKey, Settings, Slot, Tuple,
 };
 use evenkeel_ebpf::http2::Work;
-use evenkeel_ebpf::table::{self, Bucket, Ring};
+use evenkeel_ebpf::packet::Packet;
+use evenkeel_ebpf::table::{self, Bucket, Place, Ring};
 
 use crate::nat::Claim;
+use crate::open::Destination;
+use crate::service::Remembered;
 
 /// The value of [`DRAFT`].
 #[repr(C)]
 pub struct Draft {
+    pub packet: Packet,
+    /// Of the packet's tuple.
+    pub hash: u64,
+    /// Of that hash.
+    pub place: Place,
+    pub now: u64,
+    pub destination: ServiceKey,
+    pub service: Service,
+    pub to: Destination,
     pub flow: Flow,
     pub reply: Reply,
     pub claim: Claim,
@@ -25,6 +37,8 @@ const FLOW_SLOTS: usize = table::slots(DEFAULT_MAX_FLOWS) as usize;
 const FLOW_BUCKETS: usize = table::buckets(FLOW_SLOTS as u32) as usize;
 /// Userspace reads the flow tables where they are.
 const SHARED: usize = BPF_F_MMAPABLE as usize;
+/// Services that a processor remembers, two in one place not at once: a power of two. 3 KiB on each.
+pub const REMEMBERED: usize = 64;
 const UPSTREAMS_MAX: usize = DEFAULT_MAX_UPSTREAMS as usize;
 const BACKENDS_MAX: usize = DEFAULT_MAX_BACKENDS as usize;
 const SERVICES_MAX: usize = DEFAULT_MAX_SERVICES as usize;
@@ -40,6 +54,14 @@ pub static FILTERS: Array<Filter, 2> = Array::new();
 /// Virtual address -> service.
 #[btf_map]
 pub static SERVICES: HashMap<ServiceKey, Service, SERVICES_MAX> = HashMap::new();
+
+/// Counts changes of [`SERVICES`]; written after each.
+#[btf_map]
+pub static SERVICE_EPOCH: Array<u64, 1> = Array::new();
+
+/// What a processor remembers of [`SERVICES`]: see [`crate::service`].
+#[btf_map]
+pub static SERVICE_MEMORY: PerCpuArray<Remembered, REMEMBERED> = PerCpuArray::new();
 
 /// Service index -> virtual address, for the reply path.
 #[btf_map]
@@ -114,6 +136,10 @@ pub static EVENTS: PerCpuArray<u64, { Event::COUNT as usize }> = PerCpuArray::ne
 /// Where a new flow's two halves are put together: they would take a third of the 512 bytes of stack.
 #[btf_map]
 pub static DRAFT: PerCpuArray<Draft, 1> = PerCpuArray::new();
+
+/// Where the kernel is asked for a route: twice on the stack (of a packet and of its reply) it would be a quarter of it.
+#[btf_map]
+pub static ROUTE: PerCpuArray<bpf_fib_lookup, 1> = PerCpuArray::new();
 
 /// Where the frame walker works on a segment.
 #[btf_map]

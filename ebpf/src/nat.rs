@@ -7,28 +7,35 @@
 
 use evenkeel_ebpf::abi::{Backend, Reply, Settings, Tuple, forwarding, state};
 use evenkeel_ebpf::select::{self, Ports, source};
+use evenkeel_ebpf::table::Place;
 
-use crate::flow_table::{Inserted, Replies, find_hashed, insert, renew, touch};
+use crate::flow_table::{
+    Found, Inserted, Replies, find_hashed, find_or_free, insert, insert_at, renew, touch, value,
+};
 use crate::maps::{DRAFT, Draft, NAT_SOURCES, SETTINGS};
 
 /// Ports that are tried for one flow: at 90 % full, one flow in 29 finds none (0.9^32).
-const TRIES: u16 = 32;
+const TRIES: u64 = 32;
 /// Of these, the tries that leave a closed flow its port for `port_hold`. The backend remembers a connection that it
 /// closed first (TIME-WAIT, RFC 9293 section 3.6.1), and may answer a new one from the same port with an ACK of the
 /// old: the client resets that and tries again, up to a second later. Only where ports are scarce is that the lesser evil.
-const PATIENT_TRIES: u16 = 24;
+const PATIENT_TRIES: u64 = 24;
 
 /// What a flow wants to claim. In `DRAFT`, as it is found out before and claimed after the flow was looked for.
 #[repr(C)]
 pub struct Claim {
     /// The tuple that the backend answers with, if this try succeeds.
     key: Tuple,
+    /// Its hash, of the first try.
+    hash: u64,
     /// Ports to try after this one.
     ports: Ports,
     /// The index of the NAT source.
     source: u16,
+    /// Zero.
+    reserved: [u16; 3],
     /// Ports that may be tried in all: 1 where the client's own is kept.
-    tries: u16,
+    tries: u64,
 }
 
 impl Claim {
@@ -58,7 +65,8 @@ impl Claim {
             self.ports = ports;
             self.tries = TRIES;
         }
-        touch::<Replies>(select::hash(&self.key, settings.seed), settings);
+        self.hash = select::hash(&self.key, settings.seed);
+        touch::<Replies>(&Place::of(self.hash, settings.flow_buckets));
         true
     }
 
@@ -75,6 +83,17 @@ impl Claim {
     }
 }
 
+/// Claims the first choice for `reply` if nobody has or had it, which is nearly always so, and takes no call.
+#[inline(always)]
+pub fn claim_first(claim: &Claim, reply: &Reply, settings: &Settings) -> bool {
+    let place = Place::of(claim.hash, settings.flow_buckets);
+    let Some(Found::Free(way)) = find_or_free::<Replies>(&claim.key, &place) else {
+        return false;
+    };
+    let inserted = insert_at::<Replies>(&claim.key, claim.hash, &place, way, reply);
+    matches!(inserted, Inserted::New(_))
+}
+
 /// Claims a reply half for the reply in `DRAFT`, as `DRAFT` says; 0 if nothing was free. A function of its own, as the
 /// verifier would go through all tries once for every way that leads here.
 #[unsafe(no_mangle)]
@@ -85,6 +104,7 @@ pub extern "C" fn ek_claim() -> u32 {
     };
     // SAFETY: this processor's only value, and nothing else of ours runs on it meanwhile.
     let Draft { reply, claim, .. } = unsafe { &mut *draft };
+    // 64 bits: of a shorter counter that it put on the stack, the verifier no longer knows that it grows.
     for tried in 0..TRIES {
         if tried >= claim.tries {
             break;
@@ -110,7 +130,10 @@ fn try_one(key: &Tuple, reply: &Reply, settings: &Settings, hold: u64) -> bool {
         Some(present) => present,
         None => match insert::<Replies>(key, hash, reply) {
             Inserted::New(_) => return true,
-            Inserted::Present(present) => present,
+            Inserted::Present(index) => match value::<Replies>(index) {
+                Some(present) => present,
+                None => return false,
+            },
             Inserted::Refused => return false,
         },
     };

@@ -13,6 +13,7 @@ use evenkeel_ebpf::packet::Packet;
 
 use crate::count;
 use crate::frame::{Frame, Refused, Rewrite, Verdict};
+use crate::maps::ROUTE;
 
 /// `AF_INET`.
 const AF_INET: u8 = 2;
@@ -49,14 +50,21 @@ pub fn find<F: Frame>(
     if hop.tick == tick {
         return Route::Ready;
     }
-    // SAFETY: plain integers, for which zero is a value.
-    let mut ask: bpf_fib_lookup = unsafe { core::mem::zeroed() };
+    let Some(ask) = ROUTE.get_ptr_mut(0) else {
+        return Route::Stack;
+    };
+    // SAFETY: this processor's only value, and nothing else of ours runs on it meanwhile; plain integers, for which zero is
+    // a value.
+    let ask = unsafe {
+        ask.write(core::mem::zeroed());
+        &mut *ask
+    };
     ask.family = AF_INET;
     ask.l4_protocol = PROTOCOL_TCP;
     ask.ifindex = frame.interface();
     ask.__bindgen_anon_3.ipv4_src = source;
     ask.__bindgen_anon_4.ipv4_dst = destination;
-    let answer = frame.fib_lookup(&mut ask) as u32;
+    let answer = frame.fib_lookup(ask) as u32;
     // SAFETY: an integer either way. The kernel reports the MTU since 5.13 (e1850ea9bd9e) in the place of the total
     // length, which is 0 in the question so that it checks none; an older one leaves the 0.
     let mtu = match unsafe { ask.__bindgen_anon_1.mtu_result } {

@@ -16,13 +16,15 @@ use evenkeel_ebpf::abi::{
 };
 use evenkeel_ebpf::packet::{Packet, tcp};
 use evenkeel_ebpf::select::{self, slot};
+use evenkeel_ebpf::table::{Place, WAYS};
 
 use crate::clock;
 use crate::count;
-use crate::flow_table::{Flows, Inserted, find_hashed, insert, renew};
-use crate::maps::{BACKENDS, DRAFT, Draft, MAGLEV, SERVICES};
-use crate::nat::ek_claim;
+use crate::flow_table::{Flows, Found, Inserted, find_or_free, insert_at, renew, touch, value};
+use crate::maps::{BACKENDS, DRAFT, Draft, MAGLEV, SETTINGS};
+use crate::nat::{claim_first, ek_claim};
 use crate::observe;
+use crate::service::service;
 
 /// What came of it.
 pub enum Opened {
@@ -32,70 +34,221 @@ pub enum Opened {
     NoService,
     /// Not to be decided by this hook.
     Leave,
-    /// Nothing can be done with the packet.
-    Refused(Event),
+    /// Nothing can be done with the packet; the reason is counted.
+    Refused,
 }
+
+/// What [`ek_record`] returns: the slot of a flow, or one of these.
+const NO_SERVICE: u64 = 1 << 32;
+const LEAVE: u64 = 2 << 32;
+const REFUSED: u64 = 3 << 32;
+/// The first port was taken: [`ek_claim`] must find another.
+const TAKEN: u64 = 4 << 32;
+
+/// What [`ek_choose`] returns: one of these, or [`WRONG`] and the event that says what is.
+const NONE: u32 = 0;
+const LOCAL: u32 = 1;
+const BACKEND: u32 = 2;
+/// What [`ek_record`] is told instead once [`ek_claim`] has claimed for it.
+const CLAIMED: u32 = 3;
+const WRONG: u32 = 1 << 16;
 
 /// Finds out where `packet` goes that has no flow, or is a SYN, and records it. Its tuple has this `hash`. `last`: no hook
 /// comes after this one.
+///
+/// In two functions that take and return numbers, and share `DRAFT`: so the verifier looks at each of them once, and at
+/// what comes after them once, not for each of their ends; and their stacks do not add up.
 #[inline(always)]
-pub fn open(packet: &Packet, settings: &Settings, hash: u64, last: bool, now: u64) -> Opened {
-    // SAFETY: the value is copied before anything else happens to the map.
-    let service = unsafe { SERVICES.get(packet.destination()) }.copied();
+pub fn open(packet: &Packet, hash: u64, last: bool, now: u64) -> Opened {
     let Some(draft) = DRAFT.get_ptr_mut(0) else {
-        return Opened::Refused(Event::DropFlowTable);
+        return Opened::Refused;
+    };
+    // SAFETY: this processor's only value, and nothing else of ours runs on it meanwhile.
+    unsafe {
+        (*draft).packet = *packet;
+        (*draft).destination = packet.destination();
+        (*draft).hash = hash;
+        (*draft).now = now;
+    }
+    let chosen = ek_choose();
+    let mut opened = ek_record(chosen, last.into());
+    if opened == TAKEN {
+        if ek_claim() == 0 {
+            count::event(Event::DropNatPortsExhausted);
+            return Opened::Refused;
+        }
+        opened = ek_record(CLAIMED, last.into());
+    }
+    match opened & !0xffff_ffff {
+        0 => value::<Flows>(opened as u32).map_or(Opened::Refused, Opened::Flow),
+        NO_SERVICE => Opened::NoService,
+        LEAVE => Opened::Leave,
+        _ => Opened::Refused,
+    }
+}
+
+/// Chooses for the packet in `DRAFT`, as its service says.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ek_choose() -> u32 {
+    let (Some(settings), Some(draft)) = (SETTINGS.get(0), DRAFT.get_ptr_mut(0)) else {
+        return WRONG | Event::DropFlowTable as u32;
     };
     // SAFETY: this processor's only value, and nothing else of ours runs on it meanwhile.
     let draft = unsafe { &mut *draft };
-    let l4 = service.is_some_and(|service| service.mode != mode::L7);
-    let mut wrong = None;
-    if let Some(service) = &service
-        && l4
-    {
-        wrong = choose(packet, service, draft, settings, hash, now).err();
-    }
-    let closed = match known(packet, settings, hash) {
-        Known::Open(flow) => return Opened::Flow(flow),
-        Known::Closed(flow) => Some(flow),
-        Known::No => None,
+    draft.place = Place::of(draft.hash, settings.flow_buckets);
+    touch::<Flows>(&draft.place);
+    let Some(service) = service(&draft.destination) else {
+        return NONE;
     };
-    let Some(service) = service else {
-        return Opened::NoService;
-    };
-    let stray = !packet.opens() && packet.flags & tcp::RST != 0;
-    if !l4 && (stray || !last) {
-        return Opened::Leave;
+    draft.service = *service;
+    if service.mode == mode::L7 {
+        return LOCAL;
     }
-    if stray {
-        return Opened::Refused(Event::DropNoFlow);
+    match choose(draft, settings) {
+        Ok(()) => BACKEND,
+        Err(event) => WRONG | event as u32,
     }
-    if let Some(event) = wrong {
-        return Opened::Refused(event);
-    }
-    draft.flow = local(packet, &service, now);
-    if l4 {
-        draft.flow.flags = 0;
-        draft.flow.backend = draft.reply.backend;
-        draft.flow.nat_source = draft.reply.nat_source;
-        if ek_claim() == 0 {
-            return Opened::Refused(Event::DropNatPortsExhausted);
-        }
-        draft.flow.nat_port = draft.claim.port();
-    }
-    record(packet, hash, closed, &draft.flow)
 }
 
-/// The flow of the local proxy that `packet` would open.
+/// Records the flow of the packet in `DRAFT`, unless there is one by now. `chosen`: as [`ek_choose`] said.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ek_record(chosen: u32, last: u32) -> u64 {
+    let (Some(settings), Some(draft)) = (SETTINGS.get(0), DRAFT.get_ptr_mut(0)) else {
+        return REFUSED;
+    };
+    // SAFETY: this processor's only value, and nothing else of ours runs on it meanwhile.
+    match record(unsafe { &mut *draft }, settings, chosen, last != 0) {
+        Recorded::Flow(slot) => slot.into(),
+        Recorded::NoService => NO_SERVICE,
+        Recorded::Leave => LEAVE,
+        Recorded::Taken => TAKEN,
+        Recorded::Refused(reason) => {
+            count::number(reason);
+            REFUSED
+        }
+    }
+}
+
+/// What came of [`record`].
+enum Recorded {
+    Flow(u32),
+    NoService,
+    Leave,
+    Taken,
+    /// The number of an event.
+    Refused(u32),
+}
+
+/// See [`ek_record`].
 #[inline(always)]
-fn local(packet: &Packet, service: &Service, now: u64) -> Flow {
+fn record(draft: &mut Draft, settings: &Settings, chosen: u32, last: bool) -> Recorded {
+    let packet = &draft.packet;
+    let found = match find_or_free::<Flows>(&packet.tuple, &draft.place) {
+        Some(Found::Entry(slot)) if !is_closed(slot) => return Recorded::Flow(slot),
+        Some(found) => found,
+        None => return Recorded::Refused(Event::DropFlowTable as u32),
+    };
+    if chosen == NONE {
+        return Recorded::NoService;
+    }
+    let stray = !packet.opens() && packet.flags & tcp::RST != 0;
+    if chosen == LOCAL && (stray || !last) {
+        return Recorded::Leave;
+    }
+    if stray {
+        return Recorded::Refused(Event::DropNoFlow as u32);
+    }
+    if chosen & WRONG != 0 {
+        return Recorded::Refused(chosen & !WRONG);
+    }
+    // In the draft: on the stack both halves would take a third of what all functions have together.
+    match chosen {
+        LOCAL => draft.to = Destination::proxy(packet),
+        CLAIMED => draft.to.nat_port = draft.claim.port(),
+        _ => {
+            draft.reply = reply(packet, draft);
+            if !claim_first(&draft.claim, &draft.reply, settings) {
+                return Recorded::Taken;
+            }
+            draft.to.nat_port = draft.claim.port();
+        }
+    }
+    draft.flow = flow(draft);
+    let flow = &draft.flow;
+    let way = match found {
+        Found::Entry(slot) => {
+            if value::<Flows>(slot).is_some_and(|closed| renew::<Flows>(closed, flow)) {
+                count::event(Event::FlowReused);
+                opened(flow);
+                return Recorded::Flow(slot);
+            }
+            WAYS as u64
+        }
+        Found::Free(way) => way,
+    };
+    match insert_at::<Flows>(&packet.tuple, draft.hash, &draft.place, way, flow) {
+        Inserted::New(slot) => {
+            opened(flow);
+            Recorded::Flow(slot)
+        }
+        Inserted::Present(slot) => Recorded::Flow(slot),
+        Inserted::Refused => Recorded::Refused(Event::DropFlowTable as u32),
+    }
+}
+
+/// Whether the flow in a slot is over.
+#[inline(always)]
+fn is_closed(slot: u32) -> bool {
+    // SAFETY: a live map value.
+    value::<Flows>(slot).is_some_and(|flow| unsafe { (*flow).state } & state::CLOSED != 0)
+}
+
+/// Where a new flow goes. 12 bytes.
+#[repr(C)]
+pub struct Destination {
+    backend: u32,
+    nat_source: u16,
+    nat_port: u16,
+    flags: u8,
+    reserved: [u8; 3],
+}
+
+impl Destination {
+    /// To the local proxy.
+    #[inline(always)]
+    const fn proxy(packet: &Packet) -> Self {
+        Self {
+            backend: 0,
+            nat_source: 0,
+            nat_port: packet.tuple.source_port,
+            flags: flag::LOCAL,
+            reserved: [0; 3],
+        }
+    }
+}
+
+/// The flow that the packet opens.
+#[inline(always)]
+fn flow(draft: &Draft) -> Flow {
+    let Draft {
+        packet,
+        service,
+        to,
+        now,
+        ..
+    } = draft;
     Flow {
+        backend: to.backend,
         // At most 65,536 services: the index fits.
         service: service.index as u16,
-        nat_port: packet.tuple.source_port,
+        nat_port: to.nat_port,
+        nat_source: to.nat_source,
         state: initial(packet),
-        flags: flag::LOCAL,
-        created: clock::created(now),
-        last_seen: now,
+        flags: to.flags,
+        created: clock::created(*now),
+        last_seen: *now,
         http2: observe::counter(packet),
         ..Flow::default()
     }
@@ -107,39 +260,17 @@ const fn initial(packet: &Packet) -> u8 {
     state::NEW | if packet.opens() { state::SYN } else { 0 }
 }
 
-/// What there is of a SYN's flow. (The flow of anything else was looked for before.)
-enum Known {
-    /// One that is in use: its decision holds.
-    Open(*mut Flow),
-    /// One that is over: this SYN is the next connection from the same port.
-    Closed(*mut Flow),
-    /// None.
-    No,
-}
-
+/// Chooses a backend, and says what is to be claimed for it.
 #[inline(always)]
-fn known(packet: &Packet, settings: &Settings, hash: u64) -> Known {
-    if !packet.opens() {
-        return Known::No;
-    }
-    match find_hashed::<Flows>(&packet.tuple, hash, settings) {
-        // SAFETY: a live map value.
-        Some(flow) if unsafe { (*flow).state } & state::CLOSED != 0 => Known::Closed(flow),
-        Some(flow) => Known::Open(flow),
-        None => Known::No,
-    }
-}
-
-/// Chooses a backend, fills the reply half of `draft`, and says what is to be claimed for it.
-#[inline(always)]
-fn choose(
-    packet: &Packet,
-    service: &Service,
-    draft: &mut Draft,
-    settings: &Settings,
-    hash: u64,
-    now: u64,
-) -> Result<(), Event> {
+fn choose(draft: &mut Draft, settings: &Settings) -> Result<(), Event> {
+    let Draft {
+        packet,
+        hash,
+        service,
+        claim,
+        to,
+        ..
+    } = draft;
     let slot = slot(select::choice(&packet.tuple, settings.seed, service.hash));
     let table = MAGLEV
         .get_value(service.index, &0)
@@ -157,44 +288,36 @@ fn choose(
         protocol: packet.tuple.protocol,
         reserved: [0; 3],
     };
-    if !draft.claim.begin(key, backend, settings, hash) {
+    if !claim.begin(key, backend, settings, *hash) {
         return Err(Event::DropNatPortsExhausted);
     }
-    draft.reply = Reply {
-        client: packet.tuple.source,
-        client_port: packet.tuple.source_port,
-        state: initial(packet),
-        reserved: 0,
+    *to = Destination {
         backend: index.into(),
-        service: service.index,
-        nat_source: draft.claim.source(),
-        reserved_half: 0,
-        last_seen: now,
-        packets: 0,
-        bytes: 0,
-        next_hop: NextHop::default(),
-        reserved_end: 0,
+        nat_source: claim.source(),
+        nat_port: 0,
+        flags: 0,
+        reserved: [0; 3],
     };
     Ok(())
 }
 
-/// Puts `flow` into the table, in place of the closed one that is there, if any.
+/// The reply half of the flow that `packet` opens.
 #[inline(always)]
-fn record(packet: &Packet, hash: u64, closed: Option<*mut Flow>, flow: &Flow) -> Opened {
-    if let Some(closed) = closed
-        && renew::<Flows>(closed, flow)
-    {
-        count::event(Event::FlowReused);
-        opened(flow);
-        return Opened::Flow(closed);
-    }
-    match insert::<Flows>(&packet.tuple, hash, flow) {
-        Inserted::New(present) => {
-            opened(flow);
-            Opened::Flow(present)
-        }
-        Inserted::Present(present) => Opened::Flow(present),
-        Inserted::Refused => Opened::Refused(Event::DropFlowTable),
+fn reply(packet: &Packet, draft: &Draft) -> Reply {
+    Reply {
+        client: packet.tuple.source,
+        client_port: packet.tuple.source_port,
+        state: initial(packet),
+        reserved: 0,
+        backend: draft.to.backend,
+        service: draft.service.index,
+        nat_source: draft.to.nat_source,
+        reserved_half: 0,
+        last_seen: draft.now,
+        packets: 0,
+        bytes: 0,
+        next_hop: NextHop::default(),
+        reserved_end: 0,
     }
 }
 

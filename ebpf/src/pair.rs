@@ -13,7 +13,7 @@ use evenkeel_ebpf::select;
 
 use crate::clock;
 use crate::count;
-use crate::flow_table::{Flows, Inserted, Replies, Table, find, insert};
+use crate::flow_table::{Flows, Inserted, Replies, Table, find, insert, value};
 use crate::maps::{DRAFT, NAT_SOURCES, SETTINGS};
 
 /// The key of the reply half of a flow.
@@ -105,11 +105,11 @@ pub fn flow_of(reply: &Reply, service: &ServiceInfo, nat_port: u16, now: u64) ->
 fn put_back<T: Table>(key: &Tuple, half: &T::Value) -> Option<*mut T::Value> {
     let settings = SETTINGS.get(0)?;
     match insert::<T>(key, select::hash(key, settings.seed), half) {
-        Inserted::New(half) => {
+        Inserted::New(index) => {
             count::event(Event::PairRepaired);
-            Some(half)
+            value::<T>(index)
         }
-        Inserted::Present(half) => Some(half),
+        Inserted::Present(index) => value::<T>(index),
         Inserted::Refused => None,
     }
 }

@@ -1,7 +1,7 @@
 //! The flow table: where an entry is found, and which one makes room for another.
 //!
-//! A table is two arrays. The *index* has [`Bucket`]s of one cache line: eight words, each 0 or the tag of a key and the
-//! number of its slot. The *slots* have keys and values (`abi::Slot`). What a lookup waits for is one line of the index and
+//! A table is two arrays. The *index* has [`Bucket`]s of one cache line: seven words, each 0 or the tag of a key and the
+//! number of its slot, and one that says whether an entry had to go to the neighbour. The *slots* have keys and values (`abi::Slot`). What a lookup waits for is one line of the index and
 //! the slot; what a new entry waits for is that line alone, as its slot's memory was used a moment ago, or is next to what
 //! was. (The kernel's LRU hash waits for a bucket, for the list elements in it, and for an element that was not used for
 //! longest, which is the coldest memory there is.)
@@ -21,11 +21,11 @@ use core::mem::offset_of;
 use crate::abi::{Flow, Reply, state};
 
 /// Entries of a bucket.
-pub const WAYS: usize = 8;
+pub const WAYS: usize = 7;
 /// Slots that a processor gets at once of those never used, and that the hand passes at once.
 pub const CHUNK: u32 = 16;
-/// Slots for each bucket of the index. When all slots are taken two entries are expected in a bucket, and more than eight in
-/// one of 4,200 (Poisson); the ninth goes to the bucket's neighbour. More than sixteen are in one of a million pairs: then
+/// Slots for each bucket of the index. When all slots are taken two entries are expected in a bucket, and more than seven in
+/// one of 900 (Poisson); the eighth goes to the bucket's neighbour. More than fourteen are in one of 50,000 pairs: then
 /// the lowest in [`rank`] goes before the table is full.
 const SLOTS_PER_BUCKET: u32 = 2;
 
@@ -35,6 +35,12 @@ const SLOTS_PER_BUCKET: u32 = 2;
 pub struct Bucket {
     /// Each 0 or an [`entry`].
     pub words: [u64; WAYS],
+    /// Non-zero once an entry of this bucket went to its neighbour, written before that entry. Until then nobody looks
+    /// there. It stays: an entry that may still be there is not looked for.
+    pub overflowed: u32,
+    /// Written to have the line brought near. A load would do that as well, but the processor goes on for some 200
+    /// instructions behind a load that waits for memory, and for as long as its store buffer lasts behind a store.
+    pub touched: u32,
 }
 
 /// How slots are given out; one for each table. Each word is on a line of its own: all processors write them. 192 bytes.

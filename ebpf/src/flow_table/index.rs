@@ -6,7 +6,7 @@
 use core::arch::asm;
 
 use evenkeel_ebpf::abi::Tuple;
-use evenkeel_ebpf::table::{NOBODY, Place, WAYS, entry, slot_of, tag_of};
+use evenkeel_ebpf::table::{Bucket, NOBODY, Place, WAYS, entry, slot_of, tag_of};
 
 use super::ring::rank_of;
 use super::{NONE, Table};
@@ -14,10 +14,28 @@ use crate::atomic;
 use crate::frame::opaque;
 use crate::maps::SETTINGS;
 
+/// The word with a key's tag, or 0. Of two it would be the sum.
+#[inline(always)]
+pub fn search<T: Table>(place: &Place) -> Option<u64> {
+    let bucket = T::bucket(place.first)?;
+    let found = search_one(bucket, place.tag);
+    if found == 0 && overflowed(bucket) {
+        return Some(search_one(T::bucket(place.second)?, place.tag));
+    }
+    Some(found)
+}
+
+/// Whether entries of a bucket may be in its neighbour.
+#[inline(always)]
+fn overflowed(bucket: *mut Bucket) -> bool {
+    // SAFETY: a word of a live map value; volatile, as other processors write it.
+    unsafe { (&raw const (*bucket).overflowed).read_volatile() != 0 }
+}
+
 /// The word of a bucket that has this tag, or 0. Of two it would be the sum.
 #[inline(always)]
-pub fn search<T: Table>(bucket: u32, tag: u32) -> Option<u64> {
-    let words = T::bucket(bucket)?.cast::<u64>();
+fn search_one(bucket: *mut Bucket, tag: u32) -> u64 {
+    let words = bucket.cast::<u64>();
     let mut found = 0_u64;
     let mut way = 0;
     while way < WAYS {
@@ -26,7 +44,36 @@ pub fn search<T: Table>(bucket: u32, tag: u32) -> Option<u64> {
         found = found.wrapping_add(word & all_if_equal(tag_of(word), tag));
         way += 1;
     }
-    Some(found)
+    found
+}
+
+/// What a look for a key found.
+pub struct Look {
+    /// See [`search`].
+    pub found: u64,
+    /// The first word of its first bucket that is free, or [`WAYS`].
+    pub free: u64,
+}
+
+/// [`search`], and where a new entry may go.
+#[inline(always)]
+pub fn look<T: Table>(place: &Place) -> Option<Look> {
+    let bucket = T::bucket(place.first)?;
+    let words = bucket.cast::<u64>();
+    let (mut found, mut free) = (0_u64, WAYS as u64);
+    let mut way = WAYS;
+    while way > 0 {
+        way -= 1;
+        // SAFETY: a word of a live map value; volatile, as other processors write it.
+        let word = unsafe { words.add(way).read_volatile() };
+        found = found.wrapping_add(word & all_if_equal(tag_of(word), place.tag));
+        // No tag is 0.
+        free ^= (free ^ way as u64) & all_if_equal(tag_of(word), 0);
+    }
+    if found == 0 && overflowed(bucket) {
+        found = search_one(T::bucket(place.second)?, place.tag);
+    }
+    Some(Look { found, free })
 }
 
 /// All bits if `one` is `other`, else none; without a branch, of which eight would be followed by the verifier in all
@@ -100,21 +147,57 @@ pub fn enter<T: Table>(index: u32, hash: u64) -> u32 {
     };
     let place = Place::of(hash, settings.flow_buckets);
     let ours = entry(place.tag, index);
-    if !put::<T>(place.first, ours) && !put::<T>(place.second, ours) {
-        return FULL;
+    if !put::<T>(place.first, ours) {
+        let Some(first) = T::bucket(place.first) else {
+            return FULL;
+        };
+        // SAFETY: a word of a live map value. What enters the entry orders this before it.
+        unsafe { (&raw mut (*first).overflowed).write_volatile(1) };
+        if !put::<T>(place.second, ours) {
+            return FULL;
+        }
     }
-    let (Some(first), Some(second)) = (
-        search::<T>(place.first, place.tag),
-        search::<T>(place.second, place.tag),
-    ) else {
+    beside::<T>(&place, ours)
+}
+
+/// [`enter`], into the word `way` of the first bucket if that is still free; [`FULL`] if not.
+#[inline(always)]
+pub fn enter_at<T: Table>(place: &Place, way: u64, index: u32) -> u32 {
+    let ours = entry(place.tag, index);
+    let Some(bucket) = T::bucket(place.first) else {
         return FULL;
     };
-    // The sum of all that have the tag is nearly always ours.
-    if first.wrapping_add(second) == ours {
-        ALONE
+    // SAFETY: an aligned word of a live map value: a bucket has eight, of which the last is no way.
+    let entered = way < WAYS as u64
+        && unsafe {
+            let word = bucket.cast::<u64>().add((way & 7) as usize);
+            atomic::compare_exchange(word, 0, ours)
+        };
+    if entered {
+        beside::<T>(place, ours)
     } else {
-        NOT_ALONE
+        FULL
     }
+}
+
+/// Whether an entry that was just entered is alone with its tag.
+///
+/// Of two processors that enter one key at once at least one sees both: each looks after its own compare-and-swap, and who
+/// went to the neighbour had said so before.
+#[inline(always)]
+fn beside<T: Table>(place: &Place, ours: u64) -> u32 {
+    let Some(bucket) = T::bucket(place.first) else {
+        return FULL;
+    };
+    let mut found = search_one(bucket, place.tag);
+    if overflowed(bucket) {
+        let Some(second) = T::bucket(place.second) else {
+            return FULL;
+        };
+        found = found.wrapping_add(search_one(second, place.tag));
+    }
+    // The sum of all that have the tag is nearly always ours.
+    if found == ours { ALONE } else { NOT_ALONE }
 }
 
 /// Puts `ours` into the first free word of a bucket; false if there is none.

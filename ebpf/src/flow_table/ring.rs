@@ -30,10 +30,23 @@ const ATTEMPTS: u32 = 8;
 /// Chunks that the hand passes for one entry, as long as nothing closed was found.
 const CHUNKS: u32 = 4;
 
+/// [`room`] where it is quickly found, which is nearly always; else by the function, which is a call.
+#[inline(always)]
+pub fn room_at_hand<T: Table>() -> u32 {
+    let mut index = pop::<T>(1);
+    if index == NONE {
+        index = fresh::<T>();
+    }
+    if index == NONE {
+        index = T::room();
+    }
+    index
+}
+
 /// Takes a slot, which is then ours; [`NONE`] if others were faster everywhere.
 #[inline(always)]
 pub fn room<T: Table>() -> u32 {
-    let mut index = pop::<T>();
+    let mut index = pop::<T>(ATTEMPTS);
     if index == NONE {
         index = fresh::<T>();
     }
@@ -43,13 +56,13 @@ pub fn room<T: Table>() -> u32 {
     index
 }
 
-/// Takes the slot that became free last.
+/// Takes the slot that became free last, trying so many times.
 #[inline(always)]
-fn pop<T: Table>() -> u32 {
+fn pop<T: Table>(attempts: u32) -> u32 {
     let Some(ring) = RINGS.get_ptr_mut(T::Value::RING) else {
         return NONE;
     };
-    for _ in 0..ATTEMPTS {
+    for _ in 0..attempts {
         // SAFETY: an aligned word of a live map value; volatile, as other processors write it.
         let (head, old) = unsafe {
             let head = &raw mut (*ring).free;

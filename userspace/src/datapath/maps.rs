@@ -22,6 +22,7 @@ pub(super) struct Maps {
     pub(super) settings: Array<MapData, Settings>,
     pub(super) filters: Array<MapData, Filter>,
     pub(super) services: HashMap<MapData, ServiceKey, Service>,
+    pub(super) service_epoch: Array<MapData, u64>,
     pub(super) service_info: Array<MapData, ServiceInfo>,
     pub(super) maglev: ArrayOfMaps<MapData, Table>,
     /// What makes the tables in it.
@@ -46,6 +47,7 @@ impl Maps {
             settings: take(ebpf, "SETTINGS")?,
             filters: take(ebpf, "FILTERS")?,
             services: take(ebpf, "SERVICES")?,
+            service_epoch: take(ebpf, "SERVICE_EPOCH")?,
             service_info: take(ebpf, "SERVICE_INFO")?,
             maglev: take(ebpf, "MAGLEV")?,
             maglev_table: table_maker(ebpf)?,
@@ -96,6 +98,15 @@ fn table_maker(ebpf: &mut Ebpf) -> Result<syscall::MapTemplate, DatapathError> {
 }
 
 impl Maps {
+    /// Makes what was changed in `SERVICES` count for every packet from here on: see `ebpf/src/service.rs`.
+    pub(super) fn renew_services(&mut self) -> Result<(), DatapathError> {
+        let wrong = || DatapathError::map("SERVICE_EPOCH");
+        let epoch = self.service_epoch.get(&0, 0).map_err(wrong())?;
+        self.service_epoch
+            .set(0, epoch.wrapping_add(1), 0)
+            .map_err(wrong())
+    }
+
     /// An empty table for `MAGLEV`.
     pub(super) fn new_table(&self) -> Result<Table, DatapathError> {
         let created = self.maglev_table.create();
@@ -119,10 +130,11 @@ where
 }
 
 /// Names of the maps, all pinned: a restart finds every one of them again.
-pub(super) const NAMES: [&str; 20] = [
+pub(super) const NAMES: [&str; 21] = [
     "SETTINGS",
     "FILTERS",
     "SERVICES",
+    "SERVICE_EPOCH",
     "SERVICE_INFO",
     "MAGLEV",
     "BACKENDS",

@@ -23,11 +23,15 @@ use aya::Pod;
 use aya::maps::MapData;
 use evenkeel_ebpf::abi::{Slot, Tuple, state};
 use evenkeel_ebpf::select;
-use evenkeel_ebpf::table::{CHUNK, Entry, Place, Ring, WAYS, entry, is_used, slot_of, tag_of};
+use evenkeel_ebpf::table::{
+    Bucket, CHUNK, Entry, Place, Ring, WAYS, entry, is_used, slot_of, tag_of,
+};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 /// How long a slot must be in the same hands to be in nobody's.
 const PAUSE: Duration = Duration::from_millis(10);
+/// Words of a bucket, of which the last is no entry.
+const BUCKET_WORDS: usize = size_of::<Bucket>() / size_of::<u64>();
 /// Words of a slot.
 const SLOT_WORDS: usize = size_of::<Slot<evenkeel_ebpf::abi::Flow>>() / size_of::<u64>();
 
@@ -94,7 +98,7 @@ pub struct FlowTable<V> {
 impl<V> std::fmt::Debug for FlowTable<V> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("FlowTable")
-            .field("buckets", &(self.index.len() / WAYS))
+            .field("buckets", &(self.index.len() / BUCKET_WORDS))
             .field("slots", &(self.slots.len() / SLOT_WORDS))
             .finish()
     }
@@ -118,7 +122,7 @@ impl<V: Pod + Entry> FlowTable<V> {
     /// Buckets of its index.
     #[must_use]
     pub fn buckets(&self) -> u32 {
-        u32::try_from(self.index.len() / WAYS).unwrap_or(u32::MAX)
+        u32::try_from(self.index.len() / BUCKET_WORDS).unwrap_or(u32::MAX)
     }
 
     /// Slots.
@@ -263,6 +267,12 @@ impl<V: Pod + Entry> FlowTable<V> {
         let (Some(word), Some(number)) = (self.buckets_of(&place).find(free), self.fresh()) else {
             return false;
         };
+        if let Some(first) = self.bucket(place.first)
+            && !first[..WAYS].iter().any(|other| std::ptr::eq(other, word))
+        {
+            // Sets `overflowed`, and `touched`, which means nothing.
+            first[WAYS].store(u64::MAX, Ordering::Release);
+        }
         let written = self.words(number).is_some_and(|words| write(words, &slot));
         let number = u32::try_from(number).unwrap_or(u32::MAX);
         word.store(entry(place.tag, number), Ordering::Release);
@@ -307,8 +317,14 @@ impl<V: Pod + Entry> FlowTable<V> {
     fn buckets_of(&self, place: &Place) -> impl Iterator<Item = &AtomicU64> {
         [place.first, place.second]
             .into_iter()
-            .flat_map(|bucket| self.index.chunks_exact(WAYS).nth(bucket as usize))
-            .flatten()
+            .flat_map(|bucket| self.bucket(bucket))
+            .flat_map(|bucket| &bucket[..WAYS])
+    }
+
+    /// The words of a bucket.
+    fn bucket(&self, number: u32) -> Option<&[AtomicU64; BUCKET_WORDS]> {
+        let (buckets, _) = self.index.as_chunks();
+        buckets.get(number as usize)
     }
 
     fn words(&self, slot: usize) -> Option<&[AtomicU64]> {

@@ -6,7 +6,8 @@
 //! 1. NAT sources and backends, which nothing refers to yet;
 //! 2. filter bits of what is coming;
 //! 3. the service's Maglev table, whole, then the service itself;
-//! 4. services that are gone.
+//! 4. services that are gone;
+//! 5. the epoch, without which a processor may go by what it remembers of a service.
 //!
 //! What existing flows need (a removed backend's entry, its filter bit, a removed service's address) stays until
 //! [`super::sweep`] finds no flow that refers to it.
@@ -49,11 +50,10 @@ impl super::Datapath {
         self.write_backends(&planned, &indexes)?;
         let old = std::mem::replace(&mut self.indexes, indexes);
         self.write_filters(Some(&old))?;
-        for service in &planned {
-            self.write_service(service)?;
-        }
-        self.write_upstreams(&planned)?;
-        self.remove_services(&planned)?;
+        let written = self.write_services(&planned);
+        // Also after a refusal: what was changed before it counts.
+        let renewed = self.maps.renew_services();
+        written.and(renewed)?;
         self.note_sourceless(services, &planned);
         Ok(())
     }
@@ -107,6 +107,15 @@ impl super::Datapath {
                 .map_err(DatapathError::map("BACKENDS"))?;
         }
         Ok(())
+    }
+
+    /// What packets of the services find, and of what they were.
+    fn write_services(&mut self, planned: &[Planned]) -> Result<(), DatapathError> {
+        for service in planned {
+            self.write_service(service)?;
+        }
+        self.write_upstreams(planned)?;
+        self.remove_services(planned)
     }
 
     fn write_service(&mut self, service: &Planned) -> Result<(), DatapathError> {

@@ -342,6 +342,25 @@ fn a_lost_half_is_put_back_by_the_other() {
 }
 
 #[test]
+fn a_service_that_changes_is_another_for_the_next_packet() {
+    for hook in BOTH {
+        let mut world = World::new(hook, Setup::default());
+        let opening = |port| Tcp::new((CLIENT.0, port), SERVICE, SYN).frame();
+        // What a processor found out about the service it remembers.
+        for port in [40_001, 40_002] {
+            assert_eq!(world.send(&opening(port)).0, Verdict::Redirect);
+        }
+        world.write_service(Setup {
+            mode: mode::L7,
+            ..Setup::default()
+        });
+        assert_eq!(world.send(&opening(40_003)).0, Verdict::Pass);
+        world.write_service(Setup::default());
+        assert_eq!(world.send(&opening(40_004)).0, Verdict::Redirect);
+    }
+}
+
+#[test]
 fn a_flow_of_the_proxy_passes_untouched_and_only_tc_counts_it() {
     for hook in BOTH {
         let setup = Setup {

@@ -6,7 +6,7 @@ use std::thread;
 
 use evenkeel_ebpf::abi::{Event, Tuple, state};
 use evenkeel_ebpf::select;
-use evenkeel_ebpf::table::{CHUNK, Place};
+use evenkeel_ebpf::table::{CHUNK, Place, WAYS};
 
 use crate::wire::{ACK, RST, SYN, Tcp};
 use crate::world::{BOTH, Hook, SEED, SERVICE, Setup, Verdict, World, tuple};
@@ -133,7 +133,7 @@ fn of_two_keys_that_look_alike_the_later_one_is_found_and_the_other_comes_back()
     let (one, other) = (0..600_000)
         .find_map(|number| {
             let place = Place::of(select::hash(&key(number), SEED), buckets);
-            let before = seen.insert((place.first / 2, place.tag), number)?;
+            let before = seen.insert((place.first, place.tag), number)?;
             Some((before, number))
         })
         .expect("a pair");
@@ -145,6 +145,25 @@ fn of_two_keys_that_look_alike_the_later_one_is_found_and_the_other_comes_back()
             assert_eq!(world.flow(key(gone)), None, "{gone} looks like {now}");
             whole(&world);
         }
+    }
+}
+
+#[test]
+fn an_entry_that_its_bucket_has_no_room_for_is_found_in_the_neighbour() {
+    let buckets = evenkeel_ebpf::table::buckets(SMALL);
+    let first = |number: u32| Place::of(select::hash(&key(number), SEED), buckets).first;
+    let crowd: Vec<u32> = (0..10_000).filter(|number| first(*number) == 2).collect();
+    for hook in BOTH {
+        let mut world = small(hook);
+        for number in &crowd[..WAYS + 2] {
+            send(&mut world, *number, SYN);
+        }
+        for number in &crowd[..WAYS + 2] {
+            assert!(world.flow(key(*number)).is_some(), "client {number}");
+            send(&mut world, *number, ACK);
+        }
+        assert_eq!(world.service().flows_opened, WAYS as u64 + 2, "none twice");
+        whole(&world);
     }
 }
 

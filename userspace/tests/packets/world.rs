@@ -265,6 +265,15 @@ impl World {
         }
         let slot = if setup.backend { 0 } else { NO_BACKEND };
         self.balance(Box::new(MaglevTable { slots: [slot; _] }));
+        self.write_service(setup);
+        let index = BackendIndex::default();
+        self.hash("BACKEND_BY_ADDR")
+            .insert(key(BACKEND), index, 0)
+            .expect("BACKEND_BY_ADDR");
+    }
+
+    /// Makes the service what `setup` says, from the next packet on.
+    pub fn write_service(&mut self, setup: Setup) {
         let service = Service {
             mode: setup.mode,
             forwarding: setup.forwarding,
@@ -274,10 +283,9 @@ impl World {
         self.hash("SERVICES")
             .insert(key(SERVICE), service, 0)
             .expect("SERVICES");
-        let index = BackendIndex::default();
-        self.hash("BACKEND_BY_ADDR")
-            .insert(key(BACKEND), index, 0)
-            .expect("BACKEND_BY_ADDR");
+        let mut epoch = self.array::<u64>("SERVICE_EPOCH");
+        let next = epoch.get(&0, 0).expect("SERVICE_EPOCH") + 1;
+        epoch.set(0, next, 0).expect("SERVICE_EPOCH");
     }
 
     /// Gives the service this table.

@@ -120,6 +120,7 @@ fn fill_services(maps: &mut Maps, size: Size) -> Result<Filter, DatapathError> {
             .insert(service, value, 0)
             .map_err(DatapathError::map("SERVICES"))?;
     }
+    maps.renew_services()?;
     Ok(filter)
 }
 

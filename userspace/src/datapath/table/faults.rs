@@ -10,19 +10,36 @@ use evenkeel_ebpf::table::{Entry, Ring, WAYS, slot_of, tag_of};
 
 use super::{FlowTable, Held, state_in, state_word};
 
+/// `Bucket::overflowed` in the last word of a bucket.
+const OVERFLOWED: u64 = 0xffff_ffff;
+
 impl<V: Pod + Entry> FlowTable<V> {
     /// What is wrong with a table that nobody changes: an entry that is not found under its key, a word of the index that is
     /// of no entry, a slot that is in somebody's hands, or both or neither of used and free.
     #[must_use]
     pub fn faults(&self, seed: u64) -> Vec<String> {
         let mut faults = self.faults_of_slots(seed);
-        for (bucket, words) in (0..).zip(self.index.chunks_exact(WAYS)) {
-            for entry in words.iter().map(|word| word.load(Ordering::Acquire)) {
+        for (bucket, words) in (0..self.buckets()).filter_map(|n| Some((n, self.bucket(n)?))) {
+            for entry in words[..WAYS]
+                .iter()
+                .map(|word| word.load(Ordering::Acquire))
+            {
                 let held = self.words(slot_of(entry) as usize).and_then(Held::<V>::of);
                 let place = held.map(|held| self.place(&held.slot().key, seed));
                 let is_there = place.is_some_and(|place| {
                     tag_of(entry) == place.tag && [place.first, place.second].contains(&bucket)
                 });
+                let overflowed = |bucket: u32| {
+                    let first = self.bucket(bucket ^ 1);
+                    first.is_some_and(|first| first[WAYS].load(Ordering::Acquire) & OVERFLOWED != 0)
+                };
+                let is_sought =
+                    place.is_some_and(|place| place.first == bucket || overflowed(bucket));
+                if is_there && !is_sought {
+                    faults.push(format!(
+                        "bucket {bucket} has an entry that nobody looks for"
+                    ));
+                }
                 if entry != 0 && !is_there {
                     let slot = slot_of(entry);
                     faults.push(format!(
