@@ -1,4 +1,4 @@
-//! `cargo xtask build`: the BPF objects, then the `evenkeel` that embeds them.
+//! `cargo xtask build`: the BPF objects, then the `evenkeel` that embeds them; in two profiles, see [`quick`].
 //!
 //! An object is the same bytes in whatever directory it is built: paths are remapped, debug information other than
 //! BTF is stripped. They are built again only if their sources, the lock file or the toolchain changed.
@@ -29,40 +29,42 @@ const PROGRAMS: [(&str, &str); 2] = [
 /// Where the unstripped objects land below the BPF target directory.
 const OUTPUT: &str = "bpfel-unknown-none/release";
 
-/// Builds everything; returns the `evenkeel` binary.
+/// Builds everything; returns the `evenkeel` binary: the release, which is what is measured and installed.
 pub fn run(route: Route) -> Result<PathBuf> {
     bpf(route)?;
-    let mut build = Command::new(workspace::cargo());
-    build.current_dir(workspace::root()).args([
-        "build",
-        "--release",
-        "--quiet",
-        "--package",
-        "evenkeel",
-    ]);
-    let progress = Progress::start("building evenkeel");
-    shell::run(&mut build)?;
-    progress.done();
-    let binary = workspace::target()?.join("release/evenkeel");
-    if !binary.is_file() {
-        bail!("cargo built no {}", binary.display());
-    }
-    Ok(binary)
+    binary("evenkeel", "evenkeel", "release")
+}
+
+/// The same for those who wait: the demo and the tests. Without the optimization of all crates as one, which takes longer
+/// than all else together.
+pub fn quick() -> Result<PathBuf> {
+    bpf(Route::Any)?;
+    binary("evenkeel", "evenkeel", "quick")
 }
 
 /// Builds `bench-peer`, which only benchmarks need; returns the binary.
 pub fn bench_peer() -> Result<PathBuf> {
+    binary("bench-peer", "bench-peer", "quick")
+}
+
+/// Builds the binary of a package with a profile of the workspace.
+fn binary(package: &str, name: &str, profile: &str) -> Result<PathBuf> {
     let mut build = Command::new(workspace::cargo());
     build.current_dir(workspace::root()).args([
         "build",
-        "--profile=peer",
         "--quiet",
-        "--package=bench-peer",
+        "--profile",
+        profile,
+        "--package",
+        package,
     ]);
-    shell::quietly("building bench-peer", &mut build)?;
-    let binary = workspace::target()?.join("peer/bench-peer");
+    shell::quietly(&format!("building {name}"), &mut build)?;
+    let binary = workspace::target()?.join(profile).join(name);
     if !binary.is_file() {
         bail!("cargo built no {}", binary.display());
+    }
+    if name == "evenkeel" {
+        workspace::built(&binary);
     }
     Ok(binary)
 }

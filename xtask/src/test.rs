@@ -10,8 +10,7 @@ use anyhow::{Result, bail, ensure};
 use crate::{
     build,
     lab::{self, Leftovers},
-    setup::{self, Route},
-    shell, workspace,
+    setup, shell, workspace,
 };
 
 /// Packages whose tests have the machine to themselves.
@@ -25,7 +24,7 @@ pub fn run(filter: &[String]) -> Result<()> {
     );
     setup::lab_tools()?;
     setup::test_tools()?;
-    build::run(Route::Any)?;
+    build::quick()?;
     for id in lab::clean(Leftovers::Abandoned)? {
         eprintln!("  removed {id}, left behind by a run that was killed");
     }
@@ -96,6 +95,10 @@ pub fn ci() -> Result<()> {
 fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(workspace::cargo());
     command.current_dir(workspace::root()).args(arguments);
+    if let Ok(binary) = workspace::evenkeel() {
+        // Tests look for what was built for them.
+        command.env(workspace::BINARY, binary);
+    }
     command
 }
 

@@ -49,12 +49,33 @@ pub fn bpf_objects() -> Result<PathBuf> {
     Ok(target()?.join("bpf"))
 }
 
-/// The `evenkeel` to use: `EVENKEEL_BIN` if set, else the release build.
+/// Names the `evenkeel` to use.
+pub const BINARY: &str = "EVENKEEL_BIN";
+/// The one that this process built.
+static BUILT: OnceLock<PathBuf> = OnceLock::new();
+
+/// From here on [`evenkeel`] is this one, which was just built, unless the environment names another.
+pub fn built(binary: &Path) {
+    BUILT.get_or_init(|| binary.to_owned());
+}
+
+/// The `evenkeel` to use: the one that `EVENKEEL_BIN` names, else the one that this process built, else the one that was
+/// built last, with either profile.
 pub fn evenkeel() -> Result<PathBuf> {
-    match env::var_os("EVENKEEL_BIN") {
-        Some(path) => Ok(path.into()),
-        None => Ok(target()?.join("release/evenkeel")),
+    if let Some(path) = env::var_os(BINARY) {
+        return Ok(path.into());
     }
+    if let Some(binary) = BUILT.get() {
+        return Ok(binary.clone());
+    }
+    let release = target()?.join("release/evenkeel");
+    let quick = target()?.join("quick/evenkeel");
+    let age = |binary: &Path| binary.metadata().and_then(|binary| binary.modified()).ok();
+    Ok(if age(&quick) > age(&release) {
+        quick
+    } else {
+        release
+    })
 }
 
 /// What takes long to make and depends on no clone (bpf-linker, the Python environment of the tests) lives here.

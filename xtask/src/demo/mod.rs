@@ -21,7 +21,7 @@ pub use counts::{Comparison, Tally};
 use crate::{
     build,
     lab::{self, Leftovers},
-    setup::{self, Route},
+    setup,
     term::spell,
     workspace,
 };
@@ -106,7 +106,7 @@ pub fn run(options: &Options) -> Result<()> {
     );
     setup::lab_tools()?;
     if !options.no_build {
-        build::run(Route::Any)?;
+        build::quick()?;
     }
     lab::clean(Leftovers::Abandoned)?;
     let story = Story::new(options.json);
