@@ -11,6 +11,7 @@ use http::Uri;
 
 use super::Global;
 use super::local_runtime::{block_on, termination};
+use crate::load::arrival::Clock;
 use crate::load::distribution::Sizes;
 use crate::load::driver::{
     self, Balance, Budget, Kind, Logs, Outputs, Plan, PlanError, Progress, Renewal, Schedule,
@@ -40,6 +41,12 @@ pub(super) struct Args {
     /// machine) out of the latencies.
     #[arg(long)]
     spin: bool,
+    /// By which clock an answer is over: `kernel`, when its last bytes came to this host (at most 1 ms before they were read),
+    /// or `process`, when they were read, with the wakeup before that. How late the client itself was is reported apart (in
+    /// JSON `read_delay`, from the arrival of an answer until it was handled, and with a schedule `start_delay`, from the
+    /// intended start until the request was given out): with a 99th percentile above 1 ms the client was the bottleneck, unless packets got lost.
+    #[arg(long, value_enum, default_value_t = By::Kernel, value_name = "WHOSE")]
+    clock: By,
     /// Where every random choice comes from, to repeat a run [default: another each time; the report names it].
     #[arg(long)]
     seed: Option<u64>,
@@ -167,6 +174,14 @@ enum Show {
     None,
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum By {
+    /// As the kernel stamps what it receives; kernels without stamps leave it to the process.
+    Kernel,
+    /// As this program, or any other, sees it.
+    Process,
+}
+
 pub(super) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     open_files::raise();
     let report = block_on(async {
@@ -197,6 +212,7 @@ impl Args {
             told: _,
             threads,
             spin,
+            clock,
             seed,
         } = self;
         let (url, targets) = who.url_and_targets()?;
@@ -224,6 +240,7 @@ impl Args {
             sources: who.source.clone(),
             threads: *threads,
             spin: *spin,
+            clock: (*clock).into(),
             seed: seed.unwrap_or_else(fresh_seed),
         };
         plan.validate()?;
@@ -306,6 +323,15 @@ impl What {
             (false, Some(Grpc::Stream)) => Kind::GrpcStream {
                 messages: self.messages,
             },
+        }
+    }
+}
+
+impl From<By> for Clock {
+    fn from(by: By) -> Self {
+        match by {
+            By::Kernel => Self::Kernel,
+            By::Process => Self::Process,
         }
     }
 }

@@ -5,6 +5,7 @@
 //! held against them. Each thread of theirs has a runtime of its own: nothing is shared for each request, and no noise
 //! comes from work stealing.
 
+pub mod arrival;
 pub mod distribution;
 pub mod driver;
 pub mod echo;
@@ -20,7 +21,8 @@ pub use random::fresh_seed;
 /// Response header that names the backend that served a request; the load driver counts by it.
 pub const BACKEND_HEADER: &str = "evenkeel-backend";
 /// Response header in which an echo backend that takes its time says how long it had the request, in nanoseconds: from when
-/// it had read its head until it began to answer. What a client measures beyond that is the way there and back, and itself.
+/// its head had arrived ([`arrival`]) until it began to answer. What a client measures beyond that is the way there and back,
+/// and itself.
 pub const TOOK_HEADER: &str = "evenkeel-took-ns";
 /// gRPC method that answers one message with the same message.
 pub const GRPC_UNARY: &str = "/evenkeel.Echo/Unary";

@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, LocalSet};
 
+use super::arrival::Clock;
 use super::driver::{
     self, Balance, Budget, Failure, Kind, Outputs, Plan, Renewal, Report, Schedule, Target,
 };
@@ -78,6 +79,7 @@ fn plan(target: SocketAddr, kind: Kind, weights: &[u32], budget: Budget) -> Plan
         sources: Vec::new(),
         threads: 1,
         spin: false,
+        clock: Clock::Kernel,
         seed: 1,
     }
 }
@@ -256,6 +258,26 @@ fn the_open_loop_sends_every_request_of_its_schedule() {
             "nothing is faster than the backend: {:?}",
             report.latency
         );
+    });
+}
+
+#[test]
+fn how_late_the_client_itself_is_is_told_where_it_is_known() {
+    local(async {
+        let backend = Backend::start("b", Duration::from_millis(1)).await;
+        let kind = Kind::Http2;
+        let mut plan = plan(backend.address, kind, &[1], Budget::Requests(100));
+        let closed = run(&plan).await;
+        assert!(closed.read_delay.is_some() && closed.start_delay.is_none());
+        plan.clock = Clock::Process;
+        plan.schedule = Some(Schedule::Const(1000.0));
+        let open = run(&plan).await;
+        assert!(open.read_delay.is_none());
+        let said = open.to_string();
+        let start_delay = open.start_delay.expect("an open loop");
+        assert!(said.contains("requests started late by p50"), "{said}");
+        let slow = start_delay.p99 > 1000;
+        assert_eq!(said.contains("bottleneck"), slow, "{said}");
     });
 }
 

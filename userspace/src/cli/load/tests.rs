@@ -3,6 +3,7 @@
 use clap::Parser as _;
 
 use crate::cli::{Cli, Command};
+use crate::load::arrival::Clock;
 use crate::load::driver::{Budget, Plan, Schedule, Target};
 
 /// The plan that a command line makes.
@@ -42,6 +43,7 @@ fn a_flag_that_cannot_be_read_is_named_with_what_is_allowed() {
             "3 values for 2 connections",
         ),
         ("--threads 0", "--threads", "at least 1"),
+        ("--clock sun", "--clock", "kernel, process"),
         ("--http1 -m 2", "--streams 2", "use --connections"),
         (
             "--response-size 1 --grpc stream",
@@ -66,6 +68,17 @@ fn a_flag_that_cannot_be_read_is_named_with_what_is_allowed() {
         );
     }
     assert!(refusal("").contains("<URL>"), "somebody must be asked");
+}
+
+#[test]
+fn an_answer_is_over_by_the_kernels_clock_unless_told_otherwise() {
+    let clock = |flags: &str| {
+        plan(&format!("http://127.0.0.1:80/ {flags}"))
+            .unwrap()
+            .clock
+    };
+    assert_eq!(clock(""), Clock::Kernel);
+    assert_eq!(clock("--clock process"), Clock::Process);
 }
 
 #[test]

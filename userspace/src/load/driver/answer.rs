@@ -1,28 +1,32 @@
-//! What a good answer says of itself.
+//! A good answer: what it says of itself, and when it was over.
 
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
 
+use crate::load::arrival::Arrival;
 use crate::load::{BACKEND_HEADER, TOOK_HEADER};
 
-/// The fields of an answer that are counted by.
-#[derive(Default)]
+/// What is counted of an answer.
 pub(super) struct Answer {
     /// Who gave it.
     pub(super) backend: Option<HeaderValue>,
     /// How long that one says it took.
     pub(super) took: Option<Duration>,
+    /// The arrival of its end.
+    pub(super) over: Arrival,
 }
 
 impl Answer {
-    pub(super) fn of(fields: &HeaderMap) -> Self {
+    /// One with these header fields that was `over` then.
+    pub(super) fn of(fields: &HeaderMap, over: Arrival) -> Self {
         let took = fields.get(TOOK_HEADER).and_then(|took| took.to_str().ok());
         Self {
             backend: fields.get(BACKEND_HEADER).cloned(),
             took: took
                 .and_then(|nanos| nanos.parse().ok())
                 .map(Duration::from_nanos),
+            over,
         }
     }
 }

@@ -12,6 +12,7 @@ use tokio::net::TcpSocket;
 
 use super::plan::Renewal;
 use super::record::{Failed, Failure};
+use crate::load::arrival::{Clock, Latest, Stamped, Stamps};
 
 /// An address that did not answer by then is given up for the next: the first SYN and the one a second later
 /// (RFC 6298, section 5.7) had their time.
@@ -21,9 +22,10 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(super) type Socket = Box<dyn Stream>;
 
 /// What a connection does.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {
+    /// When what was read last had arrived.
+    fn latest(&self) -> Latest;
+}
 
 /// A connection that is being made.
 pub(super) type Connecting<'a> = Pin<Box<dyn Future<Output = io::Result<Socket>> + 'a>>;
@@ -38,6 +40,7 @@ pub(super) trait Connect {
 pub(super) struct Tcp {
     sources: Vec<IpAddr>,
     next: Cell<usize>,
+    stamps: Stamps,
 }
 
 /// How long the connections of one client live.
@@ -71,13 +74,30 @@ pub(super) async fn dial(
     Err(failed)
 }
 
+// === impl Stream ===
+
+impl Stream for Stamped {
+    fn latest(&self) -> Latest {
+        Stamped::latest(self)
+    }
+}
+
+/// Whose clock is stopped wherever it is used.
+#[cfg(test)]
+impl Stream for tokio::io::DuplexStream {
+    fn latest(&self) -> Latest {
+        Latest::default()
+    }
+}
+
 // === impl Tcp ===
 
 impl Tcp {
-    pub(super) fn new(sources: &[IpAddr]) -> Self {
+    pub(super) fn new(sources: &[IpAddr], clock: Clock) -> Self {
         Self {
             sources: sources.to_vec(),
             next: Cell::new(0),
+            stamps: Stamps::new(clock),
         }
     }
 }
@@ -96,7 +116,8 @@ impl Connect for Tcp {
                 socket.bind(SocketAddr::new(self.sources[turn], 0))?;
             }
             socket.set_nodelay(true)?;
-            let stream: Socket = Box::new(socket.connect(address).await?);
+            let stream = socket.connect(address).await?;
+            let stream: Socket = Box::new(Stamped::new(stream, &self.stamps));
             Ok(stream)
         })
     }

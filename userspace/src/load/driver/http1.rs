@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, HOST};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::response::Parts;
 use http::{Method, Request, Uri};
 use http_body_util::{BodyExt, Full};
@@ -23,6 +23,7 @@ use super::record::{Failed, Failure, Listed};
 use super::shard::Common;
 use super::work::Work;
 use crate::load::RESPONSE_SIZE_HEADER;
+use crate::load::arrival::{Arrival, Latest};
 
 /// How long a client that reaches nobody waits before it reports that.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -42,6 +43,8 @@ pub(super) struct Client {
 /// A connection with requests left in it.
 pub(super) struct Link {
     requests: SendRequest<Full<Bytes>>,
+    /// The arrival of what was read last: with one request at a time, of the end of an answer once that was read.
+    latest: Latest,
     address: SocketAddr,
     listed: Listed,
     born: Instant,
@@ -79,17 +82,17 @@ impl Client {
     /// Does requests until there are no more.
     pub(super) async fn run(self) {
         let timeout = self.common.plan.timeout;
-        while let Some(intended) = self.work.next().await {
+        while let Some(start) = self.work.next().await {
             let carrier = Cell::new(None);
-            let answer = tokio::time::timeout_at(intended + timeout, self.request(&carrier));
+            let answer = tokio::time::timeout_at(start.intended + timeout, self.request(&carrier));
             let answer = answer.await.unwrap_or_else(|_| {
                 let cause = format_args!("no answer within {timeout:?}");
                 Err(Failed::new(Failure::Timeout, cause))
             });
             let recorder = &self.common.recorder;
             match answer {
-                Ok(answer) => recorder.succeeded(carrier.get(), &answer, intended),
-                Err(failed) => recorder.failed(carrier.get(), intended, failed),
+                Ok(answer) => recorder.succeeded(carrier.get(), &answer, start),
+                Err(failed) => recorder.failed(carrier.get(), start.intended, failed),
             }
         }
     }
@@ -107,10 +110,11 @@ impl Client {
             // While a request is on its way its connection is not at its place: who gives the request up drops it.
             match link.exchange(request.clone()).await {
                 Ok((head, length)) => {
+                    let over = link.over(&head);
                     if self.keep_alive {
                         picked.place.link.replace(Some(link));
                     }
-                    return self.checked(&head, length);
+                    return self.checked(&head, length, over);
                 }
                 // The server closed an idle connection while the request was on its way: every HTTP/1.1 client sends
                 // it once more then (RFC 9112, section 9.3.1). Shown as a retry.
@@ -165,6 +169,7 @@ impl Client {
             ..
         } = &*self.common;
         let (stream, address) = dial::dial(&**connector, addresses).await?;
+        let latest = stream.latest();
         let refused = |error: hyper::Error| Failed::new(Failure::Connect, error);
         let (requests, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
@@ -178,6 +183,7 @@ impl Client {
         let (most, lifetime) = self.lifetimes.next();
         Ok(Link {
             requests,
+            latest,
             address,
             listed,
             born: Instant::now(),
@@ -187,7 +193,7 @@ impl Client {
         })
     }
 
-    fn checked(&self, head: &Parts, length: u64) -> Result<Answer, Failed> {
+    fn checked(&self, head: &Parts, length: u64, over: Arrival) -> Result<Answer, Failed> {
         if !head.status.is_success() {
             return Err(Failed::new(
                 Failure::HttpStatus,
@@ -199,7 +205,7 @@ impl Client {
                 let cause = format_args!("asked for {size} bytes, not as many came");
                 Err(Failed::new(Failure::Mismatch, cause))
             }
-            _ => Ok(Answer::of(&head.headers)),
+            _ => Ok(Answer::of(&head.headers, over)),
         }
     }
 }
@@ -212,6 +218,17 @@ impl Link {
             && self
                 .lifetime
                 .is_none_or(|lifetime| self.born.elapsed() < lifetime)
+    }
+
+    /// When the answer with that head was over, all of which was read. Where its length is not told it ends with the
+    /// connection (RFC 9112, section 6.3), of which the kernel says no time.
+    fn over(&self, head: &Parts) -> Arrival {
+        let tells = |name| head.headers.contains_key(name);
+        if tells(CONTENT_LENGTH) || tells(TRANSFER_ENCODING) {
+            self.latest.get()
+        } else {
+            Arrival::now()
+        }
     }
 
     /// Sends the request and reads the whole answer; gives its head and the length of its body.

@@ -9,6 +9,7 @@ use super::balance::Balance;
 use super::schedule::Schedule;
 use super::share;
 use super::target::Target;
+use crate::load::arrival::Clock;
 use crate::load::distribution::{LARGEST, Sizes};
 use crate::load::echo::content::MOST_BYTES;
 
@@ -88,6 +89,8 @@ pub struct Plan {
     pub threads: usize,
     /// Threads never sleep, so that no wakeup is in the latencies.
     pub spin: bool,
+    /// By which clock an answer is over.
+    pub clock: Clock,
     /// Where every random choice comes from.
     pub seed: u64,
 }
@@ -230,6 +233,7 @@ pub(crate) mod tests {
             sources: Vec::new(),
             threads: 1,
             spin: false,
+            clock: Clock::default(),
             seed: 1,
         }
     }

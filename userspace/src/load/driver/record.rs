@@ -14,6 +14,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::answer::Answer;
+use super::work::Start;
 
 /// Why a request failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -80,6 +81,10 @@ pub(super) struct Counts {
     pub(super) causes: BTreeMap<String, u64>,
     /// Latencies without what backends say they took, where they do.
     pub(super) beyond: Histogram<u64>,
+    /// From the arrival of answers, where the kernel says when that was, until they were counted.
+    pub(super) read_delay: Histogram<u64>,
+    /// From the intended start of an open loop's requests until they were given out.
+    pub(super) start_delay: Histogram<u64>,
     pub(super) backends: Vec<BackendCounts>,
     pub(super) listed: Vec<ConnectionCounts>,
 }
@@ -182,8 +187,9 @@ impl Recorder {
         self.counts().retried += 1;
     }
 
-    pub(super) fn succeeded(&self, connection: Listed, answer: &Answer, intended: Instant) {
-        let latency = intended.elapsed();
+    pub(super) fn succeeded(&self, connection: Listed, answer: &Answer, start: Start) {
+        let Start { intended, late } = start;
+        let latency = answer.over.at.saturating_duration_since(intended);
         let mut counts = self.counts();
         if intended < self.measured_from {
             counts.warm_up.ok += 1;
@@ -194,6 +200,13 @@ impl Recorder {
         if let Some(took) = answer.took {
             let beyond = rounded_micros(latency.saturating_sub(took));
             counts.beyond.saturating_record(beyond);
+        }
+        if let Some(arrived) = answer.over.stamped {
+            let delay = rounded_micros(arrived.elapsed());
+            counts.read_delay.saturating_record(delay);
+        }
+        if let Some(late) = late {
+            counts.start_delay.saturating_record(rounded_micros(late));
         }
         let backend = counts.backend(answer.backend.as_ref());
         counts.backends[backend].recent.saturating_record(micros);
@@ -245,6 +258,8 @@ impl Counts {
             failures: BTreeMap::new(),
             causes: BTreeMap::new(),
             beyond: histogram(),
+            read_delay: histogram(),
+            start_delay: histogram(),
             backends: Vec::new(),
             listed: Vec::new(),
         }
@@ -291,6 +306,8 @@ impl Counts {
             *self.causes.entry(cause.clone()).or_default() += count;
         }
         add(&mut self.beyond, &other.beyond);
+        add(&mut self.read_delay, &other.read_delay);
+        add(&mut self.start_delay, &other.start_delay);
         let mut positions = Vec::with_capacity(other.backends.len());
         for theirs in &other.backends {
             let position = self.backend(theirs.name.as_ref());

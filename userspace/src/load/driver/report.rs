@@ -94,6 +94,13 @@ pub struct Report {
     /// Latency without the time for which backends say they had the request: the way there and back, and this program.
     /// `None` where none says so; an echo backend does that takes its time.
     pub beyond_backend: Option<Latency>,
+    /// From the arrival of an answer, as the kernel stamped it, until it was handled: how late this program was, or how long
+    /// what came waited in the kernel for a lost packet before it. Up to a millisecond of it is in no latency. `None` by the
+    /// process's clock, which knows nothing of it.
+    pub read_delay: Option<Latency>,
+    /// From the intended start of a request until it was given out to be sent (open loop): how late this program was. The
+    /// wait for a free stream is not in it; all of it is in the latency.
+    pub start_delay: Option<Latency>,
     /// Latencies of good answers: how many there were of at most so many microseconds and more than the line before.
     pub histogram: Vec<(u64, u64)>,
     /// The connections, in the order in which each thread made them; without those that carry one request only
@@ -104,6 +111,10 @@ pub struct Report {
     /// Failures in words.
     pub causes: BTreeMap<String, u64>,
 }
+
+/// Beyond so many microseconds a client is late by itself: wakeups do not take as long, and what comes on top of it is in the
+/// latencies.
+const TOO_LATE: u64 = 1_000;
 
 pub(super) fn build(plan: &Plan, counts: &Counts, elapsed: Duration) -> Report {
     let elapsed_seconds = elapsed.saturating_sub(plan.warm_up).as_secs_f64();
@@ -140,7 +151,9 @@ pub(super) fn build(plan: &Plan, counts: &Counts, elapsed: Duration) -> Report {
         per_backend,
         latency: Latency::of(&all),
         latency_by_backend,
-        beyond_backend: (!counts.beyond.is_empty()).then(|| Latency::of(&counts.beyond)),
+        beyond_backend: Latency::of_some(&counts.beyond),
+        read_delay: Latency::of_some(&counts.read_delay),
+        start_delay: Latency::of_some(&counts.start_delay),
         histogram: all
             .iter_recorded()
             .map(|step| (step.value_iterated_to(), step.count_since_last_iteration()))
@@ -158,6 +171,11 @@ pub(super) fn build(plan: &Plan, counts: &Counts, elapsed: Duration) -> Report {
 // === impl Latency ===
 
 impl Latency {
+    /// Nothing of nothing.
+    fn of_some(histogram: &Histogram<u64>) -> Option<Self> {
+        (!histogram.is_empty()).then(|| Self::of(histogram))
+    }
+
     pub(super) fn of(histogram: &Histogram<u64>) -> Self {
         let at = |quantile| histogram.value_at_quantile(quantile);
         let min = if histogram.is_empty() {
@@ -285,6 +303,7 @@ impl fmt::Display for Report {
                 "beyond       {beyond}, without the time that backends took"
             )?;
         }
+        self.write_delays(f)?;
         if let Some(schedule) = schedule {
             writeln!(
                 f,
@@ -313,6 +332,34 @@ impl fmt::Display for Report {
 }
 
 impl Report {
+    /// How late this program was, and whether that matters.
+    fn write_delays(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let delays = [
+            ("answers read", &self.read_delay),
+            ("requests started", &self.start_delay),
+        ];
+        let known = || {
+            let known = |(what, delay): (_, &Option<Latency>)| Some((what, delay.clone()?));
+            delays.into_iter().filter_map(known)
+        };
+        let words: Vec<String> = known()
+            .map(|(what, Latency { p50, p99, max, .. })| {
+                let [p50, p99, max] = [p50, p99, max].map(micros);
+                format!("{what} late by p50 {p50}  p99 {p99}  max {max}")
+            })
+            .collect();
+        if words.is_empty() {
+            return Ok(());
+        }
+        let slow = known().any(|(_, delay)| delay.p99 > TOO_LATE);
+        let verdict = if slow {
+            ": this client was the bottleneck, unless packets were lost on the way"
+        } else {
+            ""
+        };
+        writeln!(f, "client       {}{verdict}", words.join(", "))
+    }
+
     /// The busiest connections, where there are several.
     fn write_busiest(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 3;

@@ -131,7 +131,7 @@ impl Exchange<'_> {
         if !body.is_empty() {
             stream.sender().send(body.clone(), true).await;
         }
-        let answer = rpc.open(stream.head().await?, &stream)?;
+        let fields = rpc.open(stream.head().await?, &stream)?;
         let mut expected = rpc.expected(body);
         while let Some(piece) = stream.piece().await {
             expected.take(&piece?)?;
@@ -140,7 +140,7 @@ impl Exchange<'_> {
             return Err(mismatch("the answer is too short"));
         }
         rpc.close(&mut stream)?;
-        Ok(answer)
+        Ok(Answer::of(&fields, stream.over()))
     }
 
     /// A gRPC stream: the next message only after the echo of the one before. A message is sent and its echo read at
@@ -149,11 +149,11 @@ impl Exchange<'_> {
         let Self { rpc, body } = self;
         let sender = stream.sender();
         let first = async {
-            let answer = rpc.open(stream.head().await?, &stream)?;
+            let fields = rpc.open(stream.head().await?, &stream)?;
             hear(&mut stream, body).await?;
-            Ok(answer)
+            Ok(fields)
         };
-        let ((), answer) = tokio::try_join!(say(&sender, body), first)?;
+        let ((), fields) = tokio::try_join!(say(&sender, body), first)?;
         for _ in 1..rpc.ping_pong {
             let message = rpc.payload.borrow_mut().next();
             tokio::try_join!(say(&sender, &message), hear(&mut stream, &message))?;
@@ -164,7 +164,7 @@ impl Exchange<'_> {
             return Err(mismatch("more came back than was sent"));
         }
         rpc.close(&mut stream)?;
-        Ok(answer)
+        Ok(Answer::of(&fields, stream.over()))
     }
 }
 
@@ -187,8 +187,8 @@ async fn hear(stream: &mut Stream, message: &Bytes) -> Result<(), Trouble> {
 }
 
 impl Rpc {
-    /// Checks the head of the answer on `stream`.
-    fn open(&self, head: Head, stream: &Stream) -> Result<Answer, Trouble> {
+    /// Checks the head of the answer on `stream`; gives its fields.
+    fn open(&self, head: Head, stream: &Stream) -> Result<HeaderMap, Trouble> {
         let Head { status, fields } = head;
         if !status.is_success() {
             return Err(Trouble::Failed(Failed::new(
@@ -200,7 +200,7 @@ impl Rpc {
             grpc_status(&fields)?;
             return Err(mismatch("an answer of headers only"));
         }
-        Ok(Answer::of(&fields))
+        Ok(fields)
     }
 
     /// Checks how the answer ended.

@@ -50,7 +50,7 @@ impl Means {
     /// TCP, and the kernel's timer.
     pub(super) fn real(plan: &Plan) -> Result<Self, LoadError> {
         Ok(Self {
-            connector: Box::new(Tcp::new(&plan.sources)),
+            connector: Box::new(Tcp::new(&plan.sources, plan.clock)),
             timer: Timer::new()?,
         })
     }

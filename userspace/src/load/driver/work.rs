@@ -8,6 +8,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -16,7 +17,7 @@ use super::plan::{Budget, Plan};
 use super::record::{Failed, Failure, Recorder};
 use super::share::{Draws, Turns};
 use crate::load::random::{Purpose, generator};
-use crate::load::timer::Timer;
+use crate::load::timer::{Punctual, Timer};
 
 /// Requests of one client that are due and not sent yet; further ones have failed.
 const MOST_DUE: usize = 1 << 16;
@@ -30,9 +31,18 @@ pub(super) struct Work {
     /// The warm-up lasts until then, and takes nothing off the quota.
     measured_from: Instant,
     /// Requests due in an open loop; `None`: closed loop.
-    due: Option<RefCell<VecDeque<Instant>>>,
+    due: Option<RefCell<VecDeque<Start>>>,
     over: Cell<bool>,
     changed: Notify,
+}
+
+/// When a request starts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Start {
+    /// What latency counts from.
+    pub(super) intended: Instant,
+    /// By how much it was given out later (open loop).
+    pub(super) late: Option<Duration>,
 }
 
 /// Whose turn it is.
@@ -63,15 +73,15 @@ impl Work {
         })
     }
 
-    /// Waits for a request to do; gives the time it was meant to start, or `None` when there will be no more.
-    pub(super) async fn next(&self) -> Option<Instant> {
+    /// Waits for a request to do; `None` when there will be no more.
+    pub(super) async fn next(&self) -> Option<Start> {
         let Some(due) = &self.due else {
             return self.next_of_quota();
         };
         loop {
             let changed = self.changed.notified();
-            if let Some(intended) = due.borrow_mut().pop_front() {
-                return Some(intended);
+            if let Some(start) = due.borrow_mut().pop_front() {
+                return Some(start);
             }
             if self.over.get() {
                 // The next waiter must hear of the end as well.
@@ -82,7 +92,7 @@ impl Work {
         }
     }
 
-    fn next_of_quota(&self) -> Option<Instant> {
+    fn next_of_quota(&self) -> Option<Start> {
         if self.over.get() {
             return None;
         }
@@ -93,7 +103,10 @@ impl Work {
             Some(left) => self.left.set(Some(left - 1)),
             None => {}
         }
-        Some(now)
+        Some(Start {
+            intended: now,
+            late: None,
+        })
     }
 
     /// No more requests than those already due.
@@ -109,7 +122,10 @@ impl Work {
         if due.len() >= MOST_DUE {
             return false;
         }
-        due.push_back(intended);
+        due.push_back(Start {
+            intended,
+            late: Some(intended.elapsed()),
+        });
         self.changed.notify_one();
         true
     }
@@ -129,6 +145,7 @@ pub(super) async fn pace(
         return;
     };
     let mut order = Order::of(plan);
+    let mut clock = Punctual::new(timer);
     let mut measured = 0;
     let mut handed_out = 0_u32;
     for offset in schedule.starts(plan.warm_up, plan.seed) {
@@ -144,7 +161,7 @@ pub(super) async fn pace(
         let Some(intended) = started.checked_add(offset) else {
             break;
         };
-        timer.until(intended).await;
+        clock.until(intended).await;
         if !work.push(intended) {
             let cause = format_args!("{MOST_DUE} requests of the client are due and not sent yet");
             recorder.failed(None, intended, Failed::new(Failure::NotSent, cause));

@@ -17,16 +17,18 @@ use tokio::sync::watch;
 use super::content::{self, Content, MOST_BYTES};
 use super::rewind::Rewind;
 use super::{Backend, add_one, say_time, wanted_size};
+use crate::load::arrival::Latest;
 use crate::load::{BACKEND_HEADER, STATS_PATH};
 
 pub(super) async fn serve(
     io: Rewind<impl AsyncRead + AsyncWrite + Unpin + 'static>,
     client: SocketAddr,
     backend: Rc<Backend>,
+    latest: Latest,
     mut stop: watch::Receiver<bool>,
 ) -> hyper::Result<()> {
     let counted = Cell::new(false);
-    let service = service_fn(|request| answer(request, client, &backend, &counted));
+    let service = service_fn(|request| answer(request, client, &backend, &latest, &counted));
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .serve_connection(TokioIo::new(io), service);
@@ -42,9 +44,10 @@ async fn answer(
     request: Request<Incoming>,
     client: SocketAddr,
     backend: &Backend,
+    latest: &Latest,
     connection_counted: &Cell<bool>,
 ) -> Result<Response<Content>, Infallible> {
-    let began = backend.clock();
+    let began = backend.arrival(latest);
     let path = request.uri().path().to_owned();
     if path != STATS_PATH {
         add_one(&backend.http1_requests);

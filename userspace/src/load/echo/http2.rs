@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::rewind::Rewind;
 use super::{Backend, add_one, content, say_time, wanted_size};
+use crate::load::arrival::Latest;
 use crate::load::distribution::LARGEST;
 use crate::load::wire::send;
 use crate::load::{BACKEND_HEADER, GRPC_STREAM, GRPC_UNARY, STATS_PATH};
@@ -37,6 +38,7 @@ pub(super) async fn serve(
     io: Rewind<impl AsyncRead + AsyncWrite + Unpin + 'static>,
     client: SocketAddr,
     backend: Rc<Backend>,
+    latest: Latest,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), h2::Error> {
     add_one(&backend.connections);
@@ -56,7 +58,7 @@ pub(super) async fn serve(
                 let Some(accepted) = accepted else { return Ok(()) };
                 let (request, respond) = accepted?;
                 add_one(&backend.streams);
-                let began = backend.clock();
+                let began = backend.arrival(&latest);
                 let served = serve_stream(request, respond, client, Rc::clone(&backend), began);
                 tokio::task::spawn_local(served);
             }
@@ -197,10 +199,10 @@ async fn plain(
         .insert(BACKEND_HEADER, backend.options.name.clone());
     head.headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static(content::TYPE));
-    say_time(head.headers_mut(), began);
     let size = wanted_size(&request.headers, content::MOST_BYTES);
     let mut content = content::answer(path, size, client, backend);
     let mut next = content.next_piece();
+    say_time(head.headers_mut(), began);
     let mut out = respond.send_response(head, next.is_none())?;
     while let Some(piece) = next {
         next = content.next_piece();

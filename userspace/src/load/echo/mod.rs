@@ -14,7 +14,10 @@
 //! [`Options::capacity`] workers; one that would have to wait behind [`Options::queue`] others is turned away with
 //! status 503, or `grpc-status: 14` (unavailable).
 //!
-//! An answer that took time says so ([`TOOK_HEADER`]).
+//! An answer that took time says so ([`TOOK_HEADER`]), counted from when its request had arrived on this host: a backend
+//! that is woken late had the request meanwhile. The delay itself begins when the request is handled. Over HTTP/2 that
+//! arrival is the one of what was read last when the request was accepted, because `h2` reads all that there is before it
+//! says what came; of requests that came close together the earlier ones seem to have taken a little less.
 //!
 //! Counts are exact: a stream counts once its request headers were accepted, a connection once it carried an HTTP/2
 //! preface or a counted HTTP/1.1 request, so that neither port probes nor readers of the counts disturb them.
@@ -36,12 +39,12 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
 use serde::Serialize;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::arrival::{Clock, Latest, Stamped, Stamps};
 use super::distribution::ServiceTime;
 use super::timer::Timer;
 use super::{RESPONSE_SIZE_HEADER, TOOK_HEADER};
@@ -129,6 +132,7 @@ pub async fn serve(
     let grace = options.grace;
     let backend = Rc::new(Backend::new(options, Timer::new()?));
     let spin = backend.options.spin;
+    let stamps = Stamps::new(backend.clock());
     let (stopping, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();
     tokio::pin!(stop);
@@ -136,6 +140,7 @@ pub async fn serve(
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, client)) => {
+                    let stream = Stamped::new(stream, &stamps);
                     let connection = serve_connection(stream, client, Rc::clone(&backend), stopped.clone());
                     connections.spawn_local(connection);
                 }
@@ -166,33 +171,25 @@ async fn back_off(error: &io::Error) {
 }
 
 async fn serve_connection(
-    stream: TcpStream,
+    stream: Stamped,
     client: SocketAddr,
     backend: Rc<Backend>,
     stop: watch::Receiver<bool>,
 ) {
-    if let Err(error) = stream.set_nodelay(true) {
+    if let Err(error) = stream.set_nodelay() {
         tracing::debug!(%client, %error, "connection lost at once");
         return;
     }
-    serve_stream(stream, client, backend, stop).await;
-}
-
-async fn serve_stream(
-    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
-    client: SocketAddr,
-    backend: Rc<Backend>,
-    stop: watch::Receiver<bool>,
-) {
+    let latest = stream.latest();
     let served = async {
         let Some((stream, protocol)) = rewind::detect(stream).await? else {
             return Ok(());
         };
         match protocol {
-            rewind::Protocol::Http2 => http2::serve(stream, client, backend, stop)
+            rewind::Protocol::Http2 => http2::serve(stream, client, backend, latest, stop)
                 .await
                 .map_err(io::Error::other),
-            rewind::Protocol::Http1 => http1::serve(stream, client, backend, stop)
+            rewind::Protocol::Http1 => http1::serve(stream, client, backend, latest, stop)
                 .await
                 .map_err(io::Error::other),
         }
@@ -236,9 +233,18 @@ impl Backend {
         self.workers.work().await
     }
 
-    /// Now, where a request takes time.
-    fn clock(&self) -> Option<Instant> {
-        self.works().then(Instant::now)
+    /// Whose clock says when requests arrived: the kernel's where requests are told how long they took.
+    fn clock(&self) -> Clock {
+        if self.works() {
+            Clock::Kernel
+        } else {
+            Clock::Process
+        }
+    }
+
+    /// When the request that was read last arrived, where it takes time.
+    fn arrival(&self, latest: &Latest) -> Option<Instant> {
+        self.works().then(|| latest.get().at)
     }
 
     /// Whether [`Backend::work`] takes any time.

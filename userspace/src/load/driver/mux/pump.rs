@@ -22,6 +22,7 @@ use super::super::rpc::Trouble;
 use super::stream::State;
 use super::template::Table;
 use super::{FIRST_WINDOW, HEADER_LIST, LARGEST_WINDOW, Out, STREAM_WINDOW, Shared};
+use crate::load::arrival::Latest;
 
 /// What a client says first (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -33,6 +34,8 @@ const KEEP: usize = 16 * 1024;
 pub(in super::super) struct Pump {
     /// Reads; what is written goes past it.
     codec: Codec<Socket, Bytes>,
+    /// The arrival of the frame that was taken last: the codec reads only when it has no whole frame left.
+    pub(super) latest: Latest,
     pub(super) shared: Rc<Shared>,
     /// To be written.
     pub(super) unsent: BytesMut,
@@ -60,6 +63,7 @@ pub(super) enum Broken {
 
 impl Pump {
     pub(super) fn new(socket: Socket, shared: Rc<Shared>) -> Self {
+        let latest = socket.latest();
         let mut codec = Codec::new(socket);
         codec.set_max_recv_header_list_size(HEADER_LIST as usize);
         let mut unsent = BytesMut::with_capacity(KEEP);
@@ -73,6 +77,7 @@ impl Pump {
         frame::WindowUpdate::new(StreamId::ZERO, more).encode(&mut unsent);
         Self {
             codec,
+            latest,
             shared,
             unsent,
             table: Table::Empty,

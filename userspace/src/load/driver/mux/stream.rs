@@ -13,6 +13,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::super::rpc::Trouble;
 use super::{Out, STREAM_WINDOW, Shared};
+use crate::load::arrival::Arrival;
 
 /// Bytes taken of a stream before its window is told; a part of it, so that the peer never waits for that.
 const TELL_AFTER: u32 = STREAM_WINDOW / 4;
@@ -59,7 +60,8 @@ pub(super) struct Received {
     pub(super) headed: bool,
     pub(super) pieces: VecDeque<Bytes>,
     pub(super) trailers: Option<HeaderMap>,
-    pub(super) ended: bool,
+    /// The end, once it came.
+    pub(super) ended: Option<Arrival>,
     pub(super) failed: Option<Trouble>,
     /// Bytes of `pieces`.
     pub(super) unread: u32,
@@ -90,7 +92,7 @@ impl State {
     /// It failed, unless it had ended.
     pub(super) fn fail(&self, trouble: Trouble) {
         let mut received = self.received.borrow_mut();
-        if !received.ended {
+        if received.ended.is_none() {
             received.failed.get_or_insert(trouble);
         }
         drop(received);
@@ -109,10 +111,11 @@ impl State {
 // === impl Received ===
 
 impl Received {
-    /// The peer ended its side; false when less came than it had said.
-    pub(super) fn end(&mut self) -> bool {
-        self.ended = self.left.is_none_or(|left| left == 0);
-        self.ended
+    /// The peer ended its side with what arrived then; false when less came than it had said.
+    pub(super) fn end(&mut self, arrival: Arrival) -> bool {
+        let whole = self.left.is_none_or(|left| left == 0);
+        self.ended = whole.then_some(arrival);
+        whole
     }
 }
 
@@ -131,7 +134,7 @@ impl Stream {
     /// Whether the peer has ended its side, and all of it was taken.
     pub(in super::super) fn is_over(&self) -> bool {
         let received = self.state.received.borrow();
-        received.ended && received.pieces.is_empty() && received.trailers.is_none()
+        received.ended.is_some() && received.pieces.is_empty() && received.trailers.is_none()
     }
 
     /// The head of the answer.
@@ -157,10 +160,10 @@ impl Stream {
             if let Some(piece) = received.pieces.pop_front() {
                 // A piece came in a frame, whose length has 24 bits.
                 received.unread -= u32::try_from(piece.len()).unwrap_or(u32::MAX);
-                return Poll::Ready(Some(Ok((piece, received.ended))));
+                return Poll::Ready(Some(Ok((piece, received.ended.is_some()))));
             }
             match &received.failed {
-                _ if received.ended => Poll::Ready(None),
+                _ if received.ended.is_some() => Poll::Ready(None),
                 Some(trouble) => Poll::Ready(Some(Err(trouble.clone()))),
                 None => {
                     self.state.wait(cx);
@@ -178,6 +181,12 @@ impl Stream {
             self.shared.send(Out::Window { id: self.id, bytes });
         }
         Some(Ok(piece))
+    }
+
+    /// The arrival of the peer's end; now, if that has not come.
+    pub(in super::super) fn over(&self) -> Arrival {
+        let received = self.state.received.borrow();
+        received.ended.unwrap_or_else(Arrival::now)
     }
 
     /// The trailers, if there were any; once there are no more pieces.
@@ -198,7 +207,7 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         let received = self.state.received.borrow();
-        let both_ended = received.ended && self.state.sent_end.get();
+        let both_ended = received.ended.is_some() && self.state.sent_end.get();
         if !both_ended && received.failed.is_none() {
             self.shared.send(Out::Reset {
                 id: self.id,
@@ -234,7 +243,7 @@ impl Sender {
     /// How many bytes may be sent now, some unless `nothing` is to be sent; `None` when the peer wants no more.
     fn room(&self, cx: &Context<'_>, nothing: bool) -> Poll<Option<usize>> {
         let received = self.state.received.borrow();
-        if received.ended || received.failed.is_some() {
+        if received.ended.is_some() || received.failed.is_some() {
             return Poll::Ready(None);
         }
         let window = self.state.window.get().min(self.shared.window.get());

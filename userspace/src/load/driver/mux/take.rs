@@ -103,7 +103,7 @@ impl Pump {
         let (pseudo, fields) = headers.into_parts();
         let mut received = state.received.borrow_mut();
         let good = match pseudo.status {
-            _ if received.ended => false,
+            _ if received.ended.is_some() => false,
             // 100 to 199: the answer is still to come.
             Some(status) if status.is_informational() => {
                 if !end && !received.headed {
@@ -126,7 +126,7 @@ impl Pump {
             }
             _ => false,
         };
-        let good = good && (!end || received.end());
+        let good = good && (!end || received.end(self.latest.get()));
         drop(received);
         if good {
             state.wake();
@@ -153,7 +153,7 @@ impl Pump {
             let cause = "more data than the window allows";
             return Err(Broken::window(cause));
         }
-        let mut good = received.headed && !received.ended;
+        let mut good = received.headed && received.ended.is_none();
         if let Some(left) = &mut received.left {
             let after = left.checked_sub(length.into());
             *left = after.unwrap_or(0);
@@ -163,7 +163,7 @@ impl Pump {
         if !piece.is_empty() {
             received.pieces.push_back(piece);
         }
-        let good = good && (!end || received.end());
+        let good = good && (!end || received.end(self.latest.get()));
         drop(received);
         if good {
             state.wake();

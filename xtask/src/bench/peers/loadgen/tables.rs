@@ -18,8 +18,10 @@ pub(super) fn outcome(races: &[Race], known: &[Known]) -> Outcome {
              clients; where the server is, they must be the same."
                 .to_owned(),
             "Latency above the delay holds everything between the client's clock and the backend's timer: two passes \
-             through the loopback, both programs, and, without --spin, three wakeups. Beyond what the backend says it \
-             took, from the head of the request read to the answer begun, its own timer is not in it."
+             through the loopback, both programs, and, without --spin, two wakeups of the backend; h2load's own for the \
+             answer is in its figures, evenkeel load's is not, because it takes the kernel's word for when the answer came. \
+             Beyond what the backend says it took, from the arrival of the request to the answer begun, neither its \
+             wakeups nor its timer are in it."
                 .to_owned(),
         ],
         ..Outcome::default()
