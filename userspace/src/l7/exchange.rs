@@ -29,6 +29,7 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{Request, Response};
 
+use super::detect::Protocol;
 use super::downstream::Client;
 use super::pump::{Pump, Pumped, Watch};
 use super::replay::{Keep, Replay};
@@ -184,7 +185,7 @@ impl Exchange {
         loop {
             let position = match &self.attempt {
                 Some(attempt) => attempt.position,
-                None => match self.client.worker.choose(&self.view, &self.tried) {
+                None => match self.choose() {
                     Some((position, in_flight)) => {
                         self.attempt = Some(Attempt {
                             position,
@@ -231,6 +232,11 @@ impl Exchange {
                 }
             }
         }
+    }
+
+    fn choose(&self) -> Option<(usize, InFlight)> {
+        let worker = &self.client.worker;
+        worker.choose(&self.view, Protocol::Http2, &self.tried)
     }
 
     /// Moves request content; `Ready` when the exchange is over by it.

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
+use super::detect::Protocol;
 use super::limits::Limits;
 use super::registry::{Connections, Handle, Registered};
 use super::stats::{InFlight, ServiceCounters};
@@ -155,7 +156,12 @@ impl Worker {
     }
 
     /// Chooses a backend that is not among those `tried`, and counts a stream in flight to it.
-    pub fn choose(&self, view: &View, tried: &[usize]) -> Option<(usize, InFlight)> {
+    pub fn choose(
+        &self,
+        view: &View,
+        protocol: Protocol,
+        tried: &[usize],
+    ) -> Option<(usize, InFlight)> {
         let service = &*view.service;
         let mut candidates = self.candidates.borrow_mut();
         candidates.clear();
@@ -168,7 +174,7 @@ impl Worker {
                 .map(|(position, spec)| {
                     let out = spec.draining
                         || tried.contains(&position)
-                        || view.pools[position].is_down();
+                        || view.pools[position].is_down(protocol);
                     Candidate {
                         weight: if out { 0 } else { spec.weight },
                         in_flight: service.loads[position].in_flight(),

@@ -38,17 +38,6 @@ async fn scripted(
     (address, heads)
 }
 
-async fn read_until(socket: &mut TcpStream, end: &str) -> String {
-    let mut bytes = Vec::new();
-    while !bytes.ends_with(end.as_bytes()) {
-        match socket.read_u8().await {
-            Ok(byte) => bytes.push(byte),
-            Err(_) => break,
-        }
-    }
-    String::from_utf8(bytes).expect("text")
-}
-
 #[tokio::test]
 async fn kept_connections_carry_request_after_request() {
     within(async {

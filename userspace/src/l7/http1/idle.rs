@@ -1,9 +1,11 @@
 //! HTTP/1.1 connections to a backend that wait for their next request.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::rc::Rc;
 
 use hyper::client::conn::http1::SendRequest;
+use hyper_util::rt::TokioIo;
 
 use super::body::Upload;
 use crate::l7::upstream::Pool;
@@ -43,6 +45,12 @@ impl Idle {
         self.kept.borrow_mut().clear();
     }
 
+    /// True while there is one that can take a request.
+    pub fn has_any(&self) -> bool {
+        let kept = self.kept.borrow();
+        kept.iter().any(|(_, sender)| sender.is_ready())
+    }
+
     fn put(&self, sender: SendRequest<Upload>) {
         let mut kept = self.kept.borrow_mut();
         if kept.len() < KEPT {
@@ -51,8 +59,23 @@ impl Idle {
     }
 }
 
-/// Keeps a connection as soon as its response has been read, if it can take another request.
-pub(super) fn keep_when_ready(pool: Rc<Pool>, mut sender: SendRequest<Upload>) {
+/// A new connection to a backend.
+pub async fn connect(pool: &Pool) -> io::Result<SendRequest<Upload>> {
+    let socket = pool.dial().await?;
+    let (sender, connection) = hyper::client::conn::http1::Builder::new()
+        .max_buf_size(super::LEAST_BUFFER.max(pool.limits.max_header_list as usize))
+        .handshake(TokioIo::new(socket))
+        .await
+        .map_err(io::Error::other)?;
+    // Its errors are those of the requests on it.
+    tokio::task::spawn_local(async move {
+        let _ = connection.with_upgrades().await;
+    });
+    Ok(sender)
+}
+
+/// Keeps a connection as soon as it can take another request: a new one at once, a used one when its response has been read.
+pub fn keep_when_ready(pool: Rc<Pool>, mut sender: SendRequest<Upload>) {
     tokio::task::spawn_local(async move {
         if sender.ready().await.is_ok() && !pool.is_retired() {
             pool.http1.put(sender);

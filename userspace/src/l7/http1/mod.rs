@@ -26,7 +26,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 
-pub use self::idle::Idle;
+pub use self::idle::{Idle, connect, keep_when_ready};
 use self::rewound::Rewound;
 use super::registry::Registered;
 use super::worker::{View, Worker};
