@@ -27,7 +27,8 @@ pub struct Told {
     pub flows: Vec<FlowView>,
     /// The next `apply` fails with this.
     pub refuse: Option<String>,
-    pub not_local: bool,
+    /// Addresses that this host does not deliver to itself.
+    pub not_local: Vec<IpAddr>,
 }
 
 #[derive(Clone, Default)]
@@ -92,8 +93,8 @@ impl Plane for Fake {
         })
     }
 
-    fn is_local(&self, _address: IpAddr) -> bool {
-        !self.told().not_local
+    fn is_local(&self, address: IpAddr) -> bool {
+        !self.told().not_local.contains(&address)
     }
 
     fn attachments(&self) -> Vec<Attachment> {
