@@ -116,9 +116,6 @@ impl Downstream {
             self.connection.graceful_shutdown();
         }
         let ended = self.turns(cx);
-        if self.streams.len() > 0 {
-            handle.busy.set(true);
-        }
         let flushed = client.io.flush(cx);
         handle.blocked.set(flushed.is_pending());
         self.count_bytes();
@@ -177,6 +174,7 @@ impl Downstream {
         }
         self.streams.push(Exchange::new(
             self.client.clone(),
+            self.client.registered.handle.opened(),
             self.view.clone(),
             request,
             respond,

@@ -32,6 +32,7 @@ use http::{Request, Response};
 use super::detect::Protocol;
 use super::downstream::Client;
 use super::pump::{Pump, Pumped, Watch};
+use super::registry::Open;
 use super::replay::{Keep, Replay};
 use super::respond::{Failure, is_grpc};
 use super::stats::{BackendCounters, Counter, InFlight};
@@ -41,6 +42,7 @@ use super::worker::View;
 /// A stream being forwarded.
 pub struct Exchange {
     client: Rc<Client>,
+    _open: Open,
     view: Rc<View>,
     head: Request<()>,
     without_content: bool,
@@ -103,6 +105,7 @@ impl Exchange {
     /// An exchange that has yet to choose a backend.
     pub fn new(
         client: Rc<Client>,
+        open: Open,
         view: Rc<View>,
         request: Request<RecvStream>,
         respond: SendResponse<Bytes>,
@@ -116,6 +119,7 @@ impl Exchange {
         let room = client.worker.limits.replay_bytes;
         Self {
             client,
+            _open: open,
             view,
             head: Request::from_parts(parts, ()),
             without_content,

@@ -28,13 +28,18 @@ pub struct Handle {
     pub close: Cell<bool>,
     /// The socket takes none of what waits for it.
     pub blocked: Cell<bool>,
-    /// There was a stream since the last tick.
-    pub busy: Cell<bool>,
+    /// Streams, requests and tunnels open now.
+    open: Cell<usize>,
+    /// There was one since the last tick.
+    busy: Cell<bool>,
     /// Milliseconds of the last tick that found it busy, and of the last that found it not blocked.
     busy_at: Cell<u64>,
     flowing_at: Cell<u64>,
     waker: RefCell<Option<Waker>>,
 }
+
+/// A stream, an HTTP/1.1 request or a tunnel: while there is one, and be it silent, its connection is not idle.
+pub struct Open(Rc<Handle>);
 
 /// A downstream connection in the worker's books; dropping it takes it out.
 pub struct Registered {
@@ -68,6 +73,13 @@ impl Handle {
         self.wake();
     }
 
+    /// One more stream is open, until the result is dropped.
+    pub fn opened(self: &Rc<Self>) -> Open {
+        self.open.set(self.open.get() + 1);
+        self.busy.set(true);
+        Open(self.clone())
+    }
+
     fn wake(&self) {
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
@@ -76,7 +88,7 @@ impl Handle {
 
     /// Looks at its timeouts; `now` in milliseconds.
     pub fn tick(&self, now: u64, limits: &Limits) {
-        if self.busy.take() {
+        if self.busy.take() || self.open.get() > 0 {
             self.busy_at.set(now);
         }
         if !self.blocked.get() {
@@ -89,6 +101,14 @@ impl Handle {
         {
             self.wake();
         }
+    }
+}
+
+// === impl Open ===
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get() - 1);
     }
 }
 

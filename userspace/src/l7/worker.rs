@@ -12,10 +12,11 @@ use std::sync::atomic::{
     Ordering::{Acquire, Relaxed, Release},
 };
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::detect::Protocol;
 use super::limits::Limits;
@@ -286,34 +287,41 @@ pub fn run(
     id: usize,
     shared: Arc<Shared>,
     listeners: Vec<std::net::TcpListener>,
-    mut commands: mpsc::UnboundedReceiver<Command>,
+    commands: mpsc::UnboundedReceiver<Command>,
 ) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())?;
-    runtime.block_on(async move {
-        let worker = Rc::new(Worker::new(id, shared));
-        let mut accepting = Vec::new();
-        for socket in listeners {
-            let socket = TcpListener::from_std(socket)?;
-            accepting.push(tokio::task::spawn_local(accept(worker.clone(), socket)));
+    runtime.block_on(serve(id, shared, listeners, commands))
+}
+
+async fn serve(
+    id: usize,
+    shared: Arc<Shared>,
+    listeners: Vec<std::net::TcpListener>,
+    mut commands: mpsc::UnboundedReceiver<Command>,
+) -> std::io::Result<()> {
+    let worker = Rc::new(Worker::new(id, shared));
+    let mut accepting = Vec::new();
+    for socket in listeners {
+        let socket = TcpListener::from_std(socket)?;
+        accepting.push(tokio::task::spawn_local(accept(worker.clone(), socket)));
+    }
+    let mut ticks = tokio::time::interval(TICK);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => worker.tick(),
+            command = commands.recv() => match command {
+                Some(Command::Drain(service)) => worker.drain(service),
+                Some(Command::Shutdown(grace)) => {
+                    accepting.iter().for_each(tokio::task::JoinHandle::abort);
+                    finish(&worker, grace).await;
+                    return Ok(());
+                }
+                None => return Ok(()),
+            },
         }
-        let mut ticks = tokio::time::interval(TICK);
-        loop {
-            tokio::select! {
-                _ = ticks.tick() => worker.tick(),
-                command = commands.recv() => match command {
-                    Some(Command::Drain(service)) => worker.drain(service),
-                    Some(Command::Shutdown(grace)) => {
-                        accepting.iter().for_each(tokio::task::JoinHandle::abort);
-                        finish(&worker, grace).await;
-                        return Ok(());
-                    }
-                    None => return Ok(()),
-                },
-            }
-        }
-    })
+    }
 }
 
 /// Drains all connections, and waits for them until the grace is over.
@@ -364,3 +372,6 @@ async fn accept(worker: Rc<Worker>, socket: TcpListener) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -50,7 +50,7 @@ async fn to_backends(
             return Err(Failure::NoBackend);
         };
         let pool = &view.pools[position];
-        let mut outcome = Outcome::new(pool.clone(), in_flight);
+        let mut outcome = Outcome::new(pool.clone(), in_flight, client.opened());
         match send(pool, request).await {
             Ok(response) => return Ok(reply(client, response, downstream, outcome)),
             Err(Unanswered::Unsent(unsent)) => {

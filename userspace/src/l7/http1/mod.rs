@@ -28,7 +28,7 @@ use tokio::net::TcpStream;
 
 pub use self::idle::{Idle, connect, keep_when_ready};
 use self::rewound::Rewound;
-use super::registry::Registered;
+use super::registry::{Open, Registered};
 use super::worker::{View, Worker};
 
 /// Smallest buffer that hyper takes.
@@ -46,8 +46,12 @@ pub struct Client {
 impl Client {
     /// The service as of now.
     fn view(&self) -> Option<Rc<View>> {
-        self.registered.handle.busy.set(true);
         self.worker.view(self.local)
+    }
+
+    /// A request, and the tunnel that it may become.
+    fn opened(&self) -> Open {
+        self.registered.handle.opened()
     }
 
     /// Resolves when the worker closes the connection.
