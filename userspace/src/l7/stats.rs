@@ -74,6 +74,8 @@ pub struct ServiceCounters {
     pub no_backend: Counter,
     /// Clients told ENHANCE_YOUR_CALM.
     pub floods: Counter,
+    /// Client connections closed because they took nothing for `stall_timeout_ms`.
+    pub stalled: Counter,
     /// Bytes received from clients.
     pub received_bytes: Counter,
     /// Bytes sent to clients.
@@ -126,6 +128,8 @@ pub struct ServiceStats {
     pub no_backend: u64,
     /// Clients told ENHANCE_YOUR_CALM.
     pub floods: u64,
+    /// Client connections closed because they took nothing for `stall_timeout_ms`.
+    pub stalled: u64,
     /// Bytes received from clients.
     pub received_bytes: u64,
     /// Bytes sent to clients.

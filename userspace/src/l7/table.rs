@@ -145,6 +145,7 @@ impl Service {
             http1_connections: sum(|c| &c.http1_connections),
             no_backend: sum(|c| &c.no_backend),
             floods: sum(|c| &c.floods),
+            stalled: sum(|c| &c.stalled),
             received_bytes: sum(|c| &c.received_bytes),
             sent_bytes: sum(|c| &c.sent_bytes),
             backends: self

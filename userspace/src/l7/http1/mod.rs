@@ -86,11 +86,13 @@ pub async fn serve(
         let client = serving.clone();
         async move { Ok::<_, Infallible>(forward::forward(client, request).await) }
     });
+    let outflow = client.registered.handle.outflow.clone();
+    let socket = Rewound::new(first, socket, outflow);
     let mut connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_millis(limits.http1_idle_timeout_ms))
         .max_buf_size(LEAST_BUFFER.max(limits.max_header_list as usize))
-        .serve_connection(TokioIo::new(Rewound::new(first, socket)), service)
+        .serve_connection(TokioIo::new(socket), service)
         .with_upgrades();
     let mut leaving = false;
     poll_fn(|cx| {

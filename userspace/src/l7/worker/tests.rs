@@ -1,4 +1,4 @@
-//! Timeouts of downstream connections, by a clock that only the test moves: hours pass while nobody has anything to do.
+//! Timeouts of downstream connections, by a clock that only the test moves: minutes pass while nobody has anything to do.
 
 use std::future::Future;
 use std::time::Duration;
@@ -15,7 +15,8 @@ use crate::balance::Policy;
 use crate::l7::table::{BackendSpec, ServiceSpec};
 use crate::l7::{ServiceStats, listener};
 
-const HOUR: Duration = Duration::from_secs(3600);
+const IDLE_TIMEOUT_MS: u64 = 300_000;
+const IDLE_TIMEOUT: Duration = Duration::from_millis(IDLE_TIMEOUT_MS);
 
 /// A worker with one service, on the runtime of the test.
 struct World {
@@ -27,6 +28,7 @@ struct World {
 impl World {
     fn start(backend: SocketAddr) -> Self {
         let limits = Limits {
+            idle_timeout_ms: IDLE_TIMEOUT_MS,
             // By this clock an answer may take any time, or none.
             detect_timeout_ms: 86_400_000,
             connect_timeout_ms: 86_400_000,
@@ -140,12 +142,12 @@ async fn a_connection_with_a_silent_stream_is_not_idle() {
         let (response, _) = client.send_request(request, true).expect("send");
         let mut content = response.await.expect("head").into_body();
         tokio::time::pause();
-        tokio::time::sleep(2 * HOUR).await;
+        tokio::time::sleep(2 * IDLE_TIMEOUT).await;
         assert!(idle.is_finished(), "the one without a stream had to go");
         client = client.ready().await.expect("not asked to go away");
         release.send(true).expect("release");
         while content.data().await.is_some() {}
-        tokio::time::sleep(2 * HOUR).await;
+        tokio::time::sleep(2 * IDLE_TIMEOUT).await;
         assert!(connection.is_finished(), "and this one, without a stream");
         drop(client);
     })
@@ -172,11 +174,109 @@ async fn a_connection_with_a_silent_request_is_not_idle() {
             tokio::task::yield_now().await;
         }
         tokio::time::pause();
-        tokio::time::sleep(2 * HOUR).await;
+        tokio::time::sleep(2 * IDLE_TIMEOUT).await;
         release.send(true).expect("release");
         let head = head(&mut client).await;
         assert!(head.starts_with("http/1.1 204"), "{head}");
         assert!(!head.contains("connection: close"), "{head}");
+    })
+    .await;
+}
+
+/// A backend that answers each request head with `answer`, and then sends without end.
+async fn endless(answer: &'static str) -> SocketAddr {
+    backend(move |mut socket| async move {
+        head(&mut socket).await;
+        let _ = socket.write_all(answer.as_bytes()).await;
+        while socket.write_all(&[0; 16_384]).await.is_ok() {}
+    })
+    .await
+}
+
+/// Looks once a second, until the connection was closed because it stalled.
+async fn stalls(world: &World) {
+    while world.stats().stalled == 0 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(world.stats().connections_active, 0);
+}
+
+#[tokio::test]
+async fn an_http1_client_that_takes_nothing_is_closed() {
+    on_one_thread(async {
+        let answer = "HTTP/1.1 200 OK\r\ncontent-length: 1000000000000\r\n\r\n";
+        let world = World::start(endless(answer).await);
+        let _client = world.http1("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
+        tokio::time::pause();
+        stalls(&world).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_tunnel_whose_client_takes_nothing_is_closed() {
+    on_one_thread(async {
+        let switch =
+            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+        let world = World::start(endless(switch).await);
+        let request =
+            "GET / HTTP/1.1\r\nHost: test\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+        let mut client = world.http1(request).await;
+        assert!(head(&mut client).await.starts_with("http/1.1 101"));
+        tokio::time::pause();
+        stalls(&world).await;
+    })
+    .await;
+}
+
+/// A request of a client with the largest windows that there are: what it does not read waits in sockets.
+fn http2_with_large_windows() -> Vec<u8> {
+    let mut bytes = crate::l7::detect::PREFACE.to_vec();
+    // SETTINGS_INITIAL_WINDOW_SIZE, WINDOW_UPDATE of the connection, and GET http://a/ that ends its stream (RFC 7541).
+    bytes.extend([0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0x7F, 0xFF, 0xFF, 0xFF]);
+    bytes.extend([0, 0, 4, 8, 0, 0, 0, 0, 0, 0x7F, 0xFF, 0, 0]);
+    bytes.extend([0, 0, 6, 1, 5, 0, 0, 0, 1, 0x82, 0x86, 0x84, 0x41, 1, b'a']);
+    bytes
+}
+
+async fn endless_http2() -> SocketAddr {
+    backend(|socket| async move {
+        let mut connection = h2::server::handshake(socket).await.expect("handshake");
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            spawn_local(async move {
+                let mut content = respond
+                    .send_response(Response::new(()), false)
+                    .expect("head");
+                loop {
+                    content.reserve_capacity(16_384);
+                    let room = std::future::poll_fn(|cx| content.poll_capacity(cx)).await;
+                    let Some(Ok(room)) = room else { return };
+                    let part = Bytes::from(vec![0; room]);
+                    if content.send_data(part, false).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_http2_client_that_reads_slowly_is_not_closed_until_it_reads_nothing() {
+    on_one_thread(async {
+        let world = World::start(endless_http2().await);
+        let mut client = TcpStream::connect(world.address).await.expect("connect");
+        let request = http2_with_large_windows();
+        client.write_all(&request).await.expect("write");
+        tokio::time::pause();
+        let mut some = vec![0; 4 << 20];
+        for _ in 0..5 {
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            client.read_exact(&mut some).await.expect("content");
+        }
+        assert_eq!(world.stats().stalled, 0);
+        stalls(&world).await;
     })
     .await;
 }
