@@ -101,7 +101,8 @@ pub enum BackendState {
     Active,
     /// Keeps what it has, takes nothing new.
     Draining,
-    /// Known not to serve.
+    /// Of a service at `l7`: the proxy tried to connect to it in vain, has no connection to it, and goes on trying. It takes
+    /// nothing meanwhile. Nothing is known of it at `l4`, or before the proxy has tried.
     Down,
 }
 

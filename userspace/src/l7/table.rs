@@ -164,6 +164,7 @@ fn backend_stats(spec: &BackendSpec, load: &Load) -> BackendStats {
         address: spec.address,
         weight: spec.weight,
         draining: spec.draining,
+        down: load.is_down(),
         streams_opened: load.sum(|c| &c.opened),
         streams_active: load.in_flight(),
         streams_ok: load.sum(|c| &c.ok),

@@ -17,6 +17,7 @@ use evenkeel::config::Config;
 use evenkeel::daemon::{
     FlowView, Handle, Plane, PlaneError, Routes, ServiceView, Snapshot, State, Streams, Verdict,
 };
+use evenkeel::l7::ProxyStats;
 
 /// What the data path and the proxy were told, in order, and what they answer.
 #[derive(Default)]
@@ -25,6 +26,7 @@ pub struct Told {
     pub services: Vec<ServiceView>,
     pub snapshot: Snapshot,
     pub flows: Vec<FlowView>,
+    pub figures: ProxyStats,
     /// The next `apply` fails with this.
     pub refuse: Option<String>,
     /// Addresses that this host does not deliver to itself.
@@ -112,8 +114,8 @@ impl Streams for Fake {
         self.told().log.push(format!("proxy {}", summary(services)));
     }
 
-    fn figures(&self) -> serde_json::Value {
-        serde_json::json!({})
+    fn figures(&self) -> ProxyStats {
+        self.told().figures.clone()
     }
 
     fn drain(&mut self, service: SocketAddr) {

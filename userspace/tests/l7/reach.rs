@@ -82,9 +82,11 @@ async fn an_http2_client_takes_no_http1_backend_from_http1_clients() {
         let (proxy, service) = proxy_with(never_again(), Policy::RoundRobin, &[address]);
         assert_eq!(http2_status(service).await, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(prefaces.load(SeqCst), 1);
+        until(|| backend(&proxy, 0).down).await;
         for _ in 0..3 {
             assert_eq!(http1_status(service).await, StatusCode::OK);
         }
+        until(|| !backend(&proxy, 0).down).await;
         // And it stays down for those whom it does not answer.
         assert_eq!(http2_status(service).await, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(prefaces.load(SeqCst), 1);
@@ -119,6 +121,8 @@ async fn one_http1_request_finds_out_for_all_and_for_both_protocols() {
         }
         let dead = backend(&proxy, 0);
         assert_eq!((dead.connect_failures, dead.streams_retried), (1, 1));
+        until(|| backend(&proxy, 0).down).await;
+        assert!(!backend(&proxy, 1).down);
         let alone = crate::support::service(service, Policy::RoundRobin, &[nobody.address]);
         proxy.update(vec![alone]);
         assert_eq!(http2_status(service).await, StatusCode::SERVICE_UNAVAILABLE);

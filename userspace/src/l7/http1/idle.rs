@@ -1,4 +1,4 @@
-//! HTTP/1.1 connections to a backend that wait for their next request.
+//! HTTP/1.1 connections to a backend, kept while they wait for their next request.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -17,6 +17,8 @@ const KEPT: usize = 256;
 #[derive(Default)]
 pub struct Idle {
     kept: RefCell<Vec<(u64, SendRequest<Upload>)>>,
+    /// Connections open, waiting or in use.
+    open: Cell<usize>,
     /// Milliseconds of the worker's last tick.
     now: Cell<u64>,
 }
@@ -30,6 +32,11 @@ impl Idle {
         std::iter::from_fn(|| kept.pop())
             .map(|(_, sender)| sender)
             .find(SendRequest::is_ready)
+    }
+
+    /// True while there is a connection, waiting or in use.
+    pub fn has_open(&self) -> bool {
+        self.open.get() > 0
     }
 
     /// Closes those that were idle for so long.
@@ -60,16 +67,20 @@ impl Idle {
 }
 
 /// A new connection to a backend.
-pub async fn connect(pool: &Pool) -> io::Result<SendRequest<Upload>> {
+pub async fn connect(pool: &Rc<Pool>) -> io::Result<SendRequest<Upload>> {
     let socket = pool.dial().await?;
     let (sender, connection) = hyper::client::conn::http1::Builder::new()
         .max_buf_size(super::LEAST_BUFFER.max(pool.limits.max_header_list as usize))
         .handshake(TokioIo::new(socket))
         .await
         .map_err(io::Error::other)?;
-    // Its errors are those of the requests on it.
+    let pool = pool.clone();
     tokio::task::spawn_local(async move {
+        let open = &pool.http1.open;
+        open.set(open.get() + 1);
+        // Its errors are those of the requests on it.
         let _ = connection.with_upgrades().await;
+        open.set(open.get() - 1);
     });
     Ok(sender)
 }

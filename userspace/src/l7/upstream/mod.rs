@@ -25,11 +25,11 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 pub use self::connection::{Ticket, Upstream};
-use self::reach::{Reach, Reachability};
+use self::reach::Reachability;
 use super::detect::Protocol;
 use super::http1::{self, Idle};
 use super::limits::Limits;
-use super::stats::{BackendCounters, Load};
+use super::stats::{BackendCounters, Load, Reach};
 
 /// Unacknowledged bytes to a backend that has vanished end its connection after this long.
 const USER_TIMEOUT: Duration = Duration::from_secs(20);
@@ -171,13 +171,25 @@ impl Pool {
         self.http1.clear();
     }
 
-    /// Looks after idle and silent connections; `now` in milliseconds.
+    /// Looks after idle and silent connections, and says whether the backend can be reached; `now` in milliseconds.
     pub fn tick(&self, now: u64) {
         let limits = &*self.limits;
         self.connections
             .borrow_mut()
             .retain(|upstream| upstream.tick(now, limits));
         self.http1.expire(now, limits.upstream_idle_timeout_ms);
+        self.counters().reach.set(self.reach_now());
+    }
+
+    /// A connection says more than an attempt, and without one an attempt that worked says nothing of now.
+    fn reach_now(&self) -> Reach {
+        if !self.connections.borrow().is_empty() || self.http1.has_open() {
+            return Reach::Up;
+        }
+        match self.reach.summary() {
+            Reach::Down => Reach::Down,
+            Reach::Up | Reach::Unknown => Reach::Unknown,
+        }
     }
 
     /// Connects until it works or the pool is retired; `failures` attempts in a row failed before.

@@ -13,17 +13,7 @@
 
 use std::cell::Cell;
 
-/// What the last attempt to reach a backend over one protocol showed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Reach {
-    /// Nothing yet, or nothing since it was down.
-    #[default]
-    Unknown,
-    /// It works.
-    Up,
-    /// It does not.
-    Down,
-}
+use crate::l7::stats::Reach;
 
 /// What is known of a backend.
 #[derive(Debug, Default)]
@@ -43,6 +33,15 @@ impl Reachability {
     /// Over HTTP/2.
     pub fn http2(&self) -> Reach {
         self.http2.get()
+    }
+
+    /// What is known in one word: down where nothing that was tried works.
+    pub fn summary(&self) -> Reach {
+        match (self.http1.get(), self.http2.get()) {
+            (Reach::Up, _) | (_, Reach::Up) => Reach::Up,
+            (Reach::Down, _) | (_, Reach::Down) => Reach::Down,
+            (Reach::Unknown, Reach::Unknown) => Reach::Unknown,
+        }
     }
 
     /// There was no TCP connection, so there is no protocol to speak.
@@ -106,9 +105,11 @@ mod tests {
         reach.accepted();
         reach.not_http2();
         assert_eq!(both(&reach), (Reach::Unknown, Reach::Down));
+        assert_eq!(reach.summary(), Reach::Down);
         reach.answered_http1();
         reach.accepted();
         assert_eq!(both(&reach), (Reach::Up, Reach::Down));
+        assert_eq!(reach.summary(), Reach::Up);
     }
 
     #[test]

@@ -231,7 +231,7 @@ async fn a_tunnel_whose_client_takes_nothing_is_closed() {
 
 /// A request of a client with the largest windows that there are: what it does not read waits in sockets.
 fn http2_with_large_windows() -> Vec<u8> {
-    let mut bytes = crate::l7::detect::PREFACE.to_vec();
+    let mut bytes = detect::PREFACE.to_vec();
     // SETTINGS_INITIAL_WINDOW_SIZE, WINDOW_UPDATE of the connection, and GET http://a/ that ends its stream (RFC 7541).
     bytes.extend([0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0x7F, 0xFF, 0xFF, 0xFF]);
     bytes.extend([0, 0, 4, 8, 0, 0, 0, 0, 0, 0x7F, 0xFF, 0, 0]);
