@@ -95,6 +95,33 @@ async fn an_upgrade_becomes_a_tunnel() {
 }
 
 #[tokio::test]
+async fn an_upgrade_to_h2c_is_answered_as_http1() {
+    within(async {
+        const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+        let (backend, mut heads) = scripted(&[OK, OK]).await;
+        let (_proxy, address) = proxy(&[backend]);
+        let mut client = TcpStream::connect(address).await.expect("connect");
+        // Twice: the connection stays one of HTTP/1.1.
+        for _ in 0..2 {
+            client
+                .write_all(
+                    b"GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade, HTTP2-Settings\r\n\
+                      Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n",
+                )
+                .await
+                .expect("write");
+            let response = read_until(&mut client, "\r\n\r\nok").await;
+            assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+            let head = heads.recv().await.expect("head").to_lowercase();
+            for gone in ["upgrade", "h2c", "http2-settings"] {
+                assert!(!head.contains(gone), "{head}");
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn chunked_content_and_trailers_arrive() {
     within(async {
         const CHUNKED: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: checksum\r\n\r\n\

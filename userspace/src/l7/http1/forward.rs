@@ -38,6 +38,7 @@ async fn to_backends(
     view: &View,
     mut request: Request<Incoming>,
 ) -> Result<Response<Reply>, Failure> {
+    headers::strip_h2c(request.headers_mut());
     let upgrade = headers::has_upgrade(request.headers());
     let downstream = upgrade.then(|| hyper::upgrade::on(&mut request));
     headers::strip(request.headers_mut(), upgrade);
