@@ -207,8 +207,13 @@ impl Worker {
         };
         let table = views.table.clone();
         self.pools.borrow_mut().retain(|(service, backend), pool| {
+            // By the load, too: a backend that went and came back between two looks has a new one, and would count in vain.
             let kept = table.services.iter().any(|s| {
-                s.spec.address == *service && s.spec.backends.iter().any(|b| b.address == *backend)
+                let mut backends = s.spec.backends.iter().zip(&s.loads);
+                s.spec.address == *service
+                    && backends.any(|(spec, load)| {
+                        spec.address == *backend && Arc::ptr_eq(load, &pool.load)
+                    })
             });
             if !kept {
                 pool.retire();
