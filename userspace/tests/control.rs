@@ -256,6 +256,29 @@ fn a_backend_that_the_proxy_cannot_reach_is_down_at_l7_unless_it_drains() {
 }
 
 #[test]
+fn status_shows_what_the_proxy_refused_and_failed_at() {
+    let daemon = Daemon::start("events");
+    let quiet = daemon.ok(&["status"]);
+    assert!(
+        quiet.contains("proxy: 0 workers, 0 connections\n"),
+        "{quiet}"
+    );
+    assert!(!quiet.contains("PROXY EVENT"), "{quiet}");
+    daemon.fake.told().figures = proxy_figures();
+    let status = daemon.ok(&["status"]);
+    let expected = "\
+proxy: 2 workers, 5 connections
+PROXY EVENT          SERVICE  BACKEND      COUNT
+connections_refused                            3
+floods               echo                      2
+connect_failures     echo     10.0.1.1:80  1,234
+";
+    assert!(format!("{status}\n").contains(expected), "{status}");
+    let figures = &json(&daemon.ok(&["status", "--json"]))["proxy"];
+    assert_eq!(figures["services"][0]["backends"][0]["down"], true);
+}
+
+#[test]
 fn every_reading_command_prints_json_and_text() {
     let daemon = Daemon::start("reading");
     for arguments in [

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::balance::Policy;
 use crate::config::{Forwarding, HashChoice, Mode};
 pub use crate::datapath::Counters;
+use crate::l7::ProxyStats;
 
 /// Answer to `GET /v1/status`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,7 +37,7 @@ pub struct Status {
     pub events: BTreeMap<String, u64>,
     /// What the proxy counts; absent while no proxy runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub proxy: Option<serde_json::Value>,
+    pub proxy: Option<ProxyStats>,
     /// Why a part of the daemon does not work as configured; empty if all is well.
     pub warnings: Vec<String>,
 }

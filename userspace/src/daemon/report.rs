@@ -58,7 +58,7 @@ impl State {
                 .map(|service| service.backends.len())
                 .sum(),
             events: snapshot.events.into_iter().collect(),
-            proxy: serde_json::to_value(self.streams.figures()).ok(),
+            proxy: Some(self.streams.figures()),
             warnings: self.warnings().map(str::to_owned).collect(),
         })
     }

@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A counter with one writer and any number of readers.
 #[derive(Debug, Default)]
@@ -118,7 +118,7 @@ struct InFlightCell(AtomicU32);
 pub struct InFlight(std::sync::Arc<Load>);
 
 /// Figures of the whole L7 path.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProxyStats {
     /// Workers.
     pub workers: usize,
@@ -131,7 +131,7 @@ pub struct ProxyStats {
 }
 
 /// Figures of one service.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceStats {
     /// Its name.
     pub name: String,
@@ -148,6 +148,7 @@ pub struct ServiceStats {
     /// Clients told ENHANCE_YOUR_CALM.
     pub floods: u64,
     /// Client connections closed because they took nothing for `stall_timeout_ms`.
+    #[serde(default)]
     pub stalled: u64,
     /// Bytes received from clients.
     pub received_bytes: u64,
@@ -158,7 +159,7 @@ pub struct ServiceStats {
 }
 
 /// Figures of one backend of a service.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackendStats {
     /// Its address.
     pub address: SocketAddr,
@@ -167,6 +168,7 @@ pub struct BackendStats {
     /// True when it gets no new streams.
     pub draining: bool,
     /// True when it cannot be reached, as far as the workers know: one at least tried in vain, and none has a connection.
+    #[serde(default)]
     pub down: bool,
     /// Streams sent to it.
     pub streams_opened: u64,
