@@ -8,11 +8,51 @@ use std::os::unix::net::UnixStream;
 use std::process::Command;
 
 use evenkeel::api::server::{SocketError, listen};
+use evenkeel::l7::{BackendStats, ProxyStats, ServiceStats};
 use fake::{Daemon, Directory};
 use serde_json::Value;
 
 fn json(text: &str) -> Value {
     serde_json::from_str(text).expect("JSON")
+}
+
+/// What a proxy may count that cannot reach the first backend of `echo`.
+fn proxy_figures() -> ProxyStats {
+    let backend = |address: &str, down| BackendStats {
+        address: address.parse().expect("ok"),
+        weight: 1,
+        draining: false,
+        down,
+        streams_opened: 10,
+        streams_active: 1,
+        streams_ok: 9,
+        streams_failed: 0,
+        streams_reset: 0,
+        streams_retried: 0,
+        connect_failures: if down { 1234 } else { 0 },
+        upstream_opened: 1,
+        upstream_active: 1,
+        request_bytes: 0,
+        response_bytes: 0,
+    };
+    ProxyStats {
+        workers: 2,
+        connections: 5,
+        connections_refused: 3,
+        services: vec![ServiceStats {
+            name: "echo".to_owned(),
+            address: "10.0.0.10:80".parse().expect("ok"),
+            connections_opened: 9,
+            connections_active: 5,
+            http1_connections: 0,
+            no_backend: 0,
+            floods: 2,
+            stalled: 0,
+            received_bytes: 100,
+            sent_bytes: 200,
+            backends: vec![backend("10.0.1.1:80", true), backend("10.0.1.2:80", false)],
+        }],
+    }
 }
 
 /// One raw HTTP exchange, as any client may have it.
@@ -187,6 +227,55 @@ fn what_the_cli_changes_the_cli_shows() {
             .ok(&["backends", "--color", "always"])
             .contains('\x1b')
     );
+}
+
+#[test]
+fn a_backend_that_the_proxy_cannot_reach_is_down_at_l7_unless_it_drains() {
+    let daemon = Daemon::start("down");
+    daemon.fake.told().figures = proxy_figures();
+    let states = || {
+        let backends = json(&daemon.ok(&["backends", "list", "echo", "--json"]));
+        let backends = backends["backends"].as_array().expect("a list").clone();
+        let states = backends
+            .iter()
+            .map(|b| b["state"].as_str().map(str::to_owned));
+        states.collect::<Option<Vec<String>>>().expect("states")
+    };
+    assert_eq!(
+        states(),
+        ["active", "active"],
+        "at l4 the proxy's word counts for nothing"
+    );
+    daemon.ok(&["mode", "echo", "l7"]);
+    assert_eq!(states(), ["down", "active"]);
+    let table = daemon.ok(&["backends", "list", "echo"]);
+    let row = table.lines().find(|line| line.contains("10.0.1.1:80"));
+    assert!(row.is_some_and(|row| row.contains(" down ")), "{table}");
+    daemon.ok(&["backends", "drain", "echo", "10.0.1.1:80"]);
+    assert_eq!(states(), ["draining", "active"]);
+}
+
+#[test]
+fn status_shows_what_the_proxy_refused_and_failed_at() {
+    let daemon = Daemon::start("events");
+    let quiet = daemon.ok(&["status"]);
+    assert!(
+        quiet.contains("proxy: 0 workers, 0 connections\n"),
+        "{quiet}"
+    );
+    assert!(!quiet.contains("PROXY EVENT"), "{quiet}");
+    daemon.fake.told().figures = proxy_figures();
+    let status = daemon.ok(&["status"]);
+    let expected = "\
+proxy: 2 workers, 5 connections
+PROXY EVENT          SERVICE  BACKEND      COUNT
+connections_refused                            3
+floods               echo                      2
+connect_failures     echo     10.0.1.1:80  1,234
+";
+    assert!(format!("{status}\n").contains(expected), "{status}");
+    let figures = &json(&daemon.ok(&["status", "--json"]))["proxy"];
+    assert_eq!(figures["services"][0]["backends"][0]["down"], true);
 }
 
 #[test]

@@ -16,6 +16,24 @@ fn mode(mode: Mode) -> ModeRequest {
     }
 }
 
+/// How often `auto` decides where the file says nothing.
+const AUTO_INTERVAL: Duration = Duration::from_secs(5);
+
+/// In every round another thousand streams of one flow of each service, all to one backend.
+fn pinned(fake: &Fake, services: &[(&str, &str)], round: u32) {
+    for (service, backend) in services {
+        let (service, backend) = (service.parse().expect("ok"), backend.parse().expect("ok"));
+        let counters = Counters {
+            flows_opened: 1,
+            streams: u64::from(round) * 1000,
+            ..Counters::default()
+        };
+        let mut told = fake.told();
+        told.snapshot.services.insert(service, counters);
+        told.snapshot.backends.insert((service, backend), counters);
+    }
+}
+
 #[test]
 fn the_proxy_knows_a_service_before_the_kernel_hands_it_connections() {
     let (directory, fake) = (Directory::new("order"), Fake::default());
@@ -214,25 +232,54 @@ fn auto_moves_to_l7_while_streams_are_pinned_and_says_nothing_of_fixed_services(
         "address = \"10.0.0.10:80\"\nmode = \"auto\"",
     );
     let mut state = state(&directory, &fake, &text);
-    let service = "10.0.0.10:80".parse().expect("ok");
-    let mut now = Instant::now();
     let mut modes = Vec::new();
-    for round in 0..4_u64 {
-        let counters = Counters {
-            flows_opened: 1,
-            streams: round * 1000,
-            ..Counters::default()
-        };
-        fake.told().snapshot.services.insert(service, counters);
-        let backend = (service, "10.0.1.1:80".parse().expect("ok"));
-        fake.told().snapshot.backends.insert(backend, counters);
-        state.tick(now);
+    let start = Instant::now();
+    for round in 0..4 {
+        pinned(&fake, &[("10.0.0.10:80", "10.0.1.1:80")], round);
+        state.tick(start + AUTO_INTERVAL * round);
         modes.push(fake.told().services[0].mode);
-        now += Duration::from_secs(5);
     }
     assert_eq!(modes, [Mode::L4, Mode::L4, Mode::L7, Mode::L7]);
     assert_eq!(fake.told().services[0].configured_mode, Mode::Auto);
     assert_eq!(fake.told().services[1].mode, Mode::L4);
+}
+
+#[test]
+fn a_service_that_auto_cannot_switch_keeps_no_other_where_it_is() {
+    let (directory, fake) = (Directory::new("starved"), Fake::default());
+    // Hot factor 2 with both backends, of which one gets everything.
+    let text = two_services(&directory.0).replace(
+        "address = \"10.0.0.10:80\"",
+        "address = \"10.0.0.10:80\"\nmode = \"auto\"",
+    ) + "[[service.backend]]\naddress = \"10.0.2.2:80\"\n";
+    let mut state = state(&directory, &fake, &text);
+    fake.told().not_local = vec!["10.0.0.10".parse().expect("ok")];
+    let start = Instant::now();
+    let services = [
+        ("10.0.0.10:80", "10.0.1.1:80"),
+        ("10.0.0.11:80", "10.0.2.1:80"),
+    ];
+    let mut round = 0;
+    while fake.told().services[1].mode == Mode::L4 {
+        pinned(&fake, &services, round);
+        state.tick(start + AUTO_INTERVAL * round);
+        round += 1;
+        assert!(round < 4, "as soon as alone");
+    }
+    assert_eq!(fake.told().services[0].mode, Mode::L4);
+    let said = |state: &evenkeel::daemon::State| {
+        let mut warnings = state.warnings();
+        warnings.any(|why| why.contains("mode auto") && why.contains("service echo"))
+    };
+    assert!(said(&state));
+    pinned(&fake, &services, round);
+    state.tick(start + AUTO_INTERVAL * round);
+    assert!(said(&state), "it is said as long as it is so");
+    fake.told().not_local.clear();
+    pinned(&fake, &services, round + 1);
+    state.tick(start + AUTO_INTERVAL * (round + 1));
+    assert_eq!(fake.told().services[0].mode, Mode::L7);
+    assert!(!said(&state));
 }
 
 #[test]
@@ -259,7 +306,7 @@ fn moving_existing_flows_drains_the_proxy_and_is_refused_where_it_cannot_be_done
 fn l7_is_refused_where_connections_would_not_reach_the_proxy() {
     let (directory, fake) = (Directory::new("local"), Fake::default());
     let mut state = state(&directory, &fake, &two_services(&directory.0));
-    fake.told().not_local = true;
+    fake.told().not_local = vec!["10.0.0.10".parse().expect("ok")];
     let error = state
         .set_mode("echo", mode(Mode::L7))
         .expect_err("refused")

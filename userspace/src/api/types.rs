@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::balance::Policy;
 use crate::config::{Forwarding, HashChoice, Mode};
 pub use crate::datapath::Counters;
+use crate::l7::ProxyStats;
 
 /// Answer to `GET /v1/status`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,7 +37,7 @@ pub struct Status {
     pub events: BTreeMap<String, u64>,
     /// What the proxy counts; absent while no proxy runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub proxy: Option<serde_json::Value>,
+    pub proxy: Option<ProxyStats>,
     /// Why a part of the daemon does not work as configured; empty if all is well.
     pub warnings: Vec<String>,
 }
@@ -101,7 +102,8 @@ pub enum BackendState {
     Active,
     /// Keeps what it has, takes nothing new.
     Draining,
-    /// Known not to serve.
+    /// Of a service at `l7`: the proxy tried to connect to it in vain, has no connection to it, and goes on trying. It takes
+    /// nothing meanwhile. Nothing is known of it at `l4`, or before the proxy has tried.
     Down,
 }
 

@@ -22,7 +22,10 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// List backends with their counters.
+    /// List backends with their state and counters.
+    ///
+    /// STATE is active, draining (keeps what it has, takes nothing new), or down: at l7, the proxy cannot connect to it,
+    /// sends it nothing, and tries again until it can. At l4 nobody tries, and a dead backend must be drained or removed.
     List {
         /// Only backends of this service.
         service: Option<String>,

@@ -4,6 +4,7 @@ use super::Global;
 use super::output::{Paint, Side, Table, print, print_json};
 use super::units::{count, counted, seconds};
 use crate::api::types::Status;
+use crate::l7::ProxyStats;
 
 /// Arguments of `evenkeel status`.
 #[derive(Debug, clap::Args)]
@@ -74,8 +75,95 @@ fn render(status: &Status, paint: Paint) -> String {
     } else {
         text.push_str(&events.render("", paint));
     }
+    if let Some(proxy) = &status.proxy {
+        text.push('\n');
+        text.push_str(&render_proxy(proxy, paint));
+    }
     for warning in &status.warnings {
         text.push_str(&format!("\n{} {warning}\n", paint.warn("warning:")));
     }
     text
+}
+
+/// What the proxy counts that is worth knowing of: refusals, failures and limits that were reached, in the words of
+/// `--json`. Its traffic is in `evenkeel backends`.
+fn render_proxy(proxy: &ProxyStats, paint: Paint) -> String {
+    let mut text = format!(
+        "proxy: {}, {}\n",
+        counted(proxy.workers as u64, "worker"),
+        counted(proxy.connections, "connection"),
+    );
+    let mut events = Table::new(&[
+        ("PROXY EVENT", Side::Left),
+        ("SERVICE", Side::Left),
+        ("BACKEND", Side::Left),
+        ("COUNT", Side::Right),
+    ]);
+    let mut any = false;
+    for event in events_of(proxy)
+        .into_iter()
+        .filter(|event| event.number > 0)
+    {
+        any = true;
+        let name = if event.lost {
+            paint.bad(event.name)
+        } else {
+            event.name.to_owned()
+        };
+        events.row(vec![
+            name,
+            event.service.to_owned(),
+            event.backend,
+            count(event.number),
+        ]);
+    }
+    if any {
+        text.push_str(&events.render("", paint));
+    }
+    text
+}
+
+struct ProxyEvent<'a> {
+    name: &'static str,
+    /// Somebody did not get what they asked for.
+    lost: bool,
+    service: &'a str,
+    backend: String,
+    number: u64,
+}
+
+fn events_of(proxy: &ProxyStats) -> Vec<ProxyEvent<'_>> {
+    let mut events = Vec::new();
+    let mut add = |name, lost, service, backend: String, number| {
+        events.push(ProxyEvent {
+            name,
+            lost,
+            service,
+            backend,
+            number,
+        });
+    };
+    let refused = proxy.connections_refused;
+    add("connections_refused", true, "", String::new(), refused);
+    for service in &proxy.services {
+        for (name, number) in [
+            ("no_backend", service.no_backend),
+            ("floods", service.floods),
+            ("stalled", service.stalled),
+        ] {
+            add(name, true, &service.name, String::new(), number);
+        }
+        for backend in &service.backends {
+            for (name, lost, number) in [
+                ("connect_failures", true, backend.connect_failures),
+                ("streams_failed", true, backend.streams_failed),
+                ("streams_reset", false, backend.streams_reset),
+                ("streams_retried", false, backend.streams_retried),
+            ] {
+                let address = backend.address.to_string();
+                add(name, lost, &service.name, address, number);
+            }
+        }
+    }
+    events
 }

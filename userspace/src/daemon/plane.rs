@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::desired::ServiceView;
 use crate::api::types::{Attachment, Counters};
+use crate::l7::ProxyStats;
 
 /// Why the data path or the proxy refused, in one sentence.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -119,8 +120,8 @@ pub trait Plane: Send {
 pub trait Streams: Send {
     /// Makes these the services; streams in flight carry on.
     fn update(&mut self, services: &[ServiceView]);
-    /// Figures for `evenkeel status`.
-    fn figures(&self) -> serde_json::Value;
+    /// What it counts, and which backends it cannot reach.
+    fn figures(&self) -> ProxyStats;
     /// Asks the clients of a service, gently, to connect again (GOAWAY).
     fn drain(&mut self, service: SocketAddr);
     /// Stops; streams in flight get `grace`.

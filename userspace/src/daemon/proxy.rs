@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::desired::ServiceView;
 use super::plane::Streams;
-use crate::l7::{BackendSpec, Proxy, ServiceSpec};
+use crate::l7::{BackendSpec, Proxy, ProxyStats, ServiceSpec};
 
 impl Streams for Proxy {
     fn update(&mut self, services: &[ServiceView]) {
@@ -29,8 +29,8 @@ impl Streams for Proxy {
         Self::update(self, specs.collect());
     }
 
-    fn figures(&self) -> serde_json::Value {
-        serde_json::to_value(self.stats()).unwrap_or_default()
+    fn figures(&self) -> ProxyStats {
+        self.stats()
     }
 
     fn drain(&mut self, service: SocketAddr) {

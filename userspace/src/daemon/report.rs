@@ -1,6 +1,6 @@
 //! What the state says of itself: the answers to reading requests.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -89,6 +89,7 @@ impl State {
     pub(super) fn list_backends(&self, service: Option<&str>) -> Result<Backends, ChangeError> {
         let chosen = self.chosen(service)?;
         let snapshot = self.plane.counters()?;
+        let down = self.down();
         let mut backends = Vec::new();
         for service in chosen {
             for backend in &service.backends {
@@ -97,10 +98,11 @@ impl State {
                 backends.push(Backend {
                     service: service.name.clone(),
                     address: backend.address,
-                    state: if backend.draining {
-                        BackendState::Draining
-                    } else {
-                        BackendState::Active
+                    // What its owner asked for comes first: nobody waits for a draining backend to come up.
+                    state: match service.mode {
+                        _ if backend.draining => BackendState::Draining,
+                        Mode::L7 if down.contains(&key) => BackendState::Down,
+                        _ => BackendState::Active,
                     },
                     weight: backend.weight,
                     flows: counters.open(),
@@ -112,6 +114,16 @@ impl State {
             }
         }
         Ok(Backends { backends })
+    }
+
+    /// What the proxy cannot reach, by service address and backend address.
+    fn down(&self) -> HashSet<(SocketAddr, SocketAddr)> {
+        let services = self.streams.figures().services;
+        let down = services.into_iter().flat_map(|service| {
+            let down = service.backends.into_iter().filter(|backend| backend.down);
+            down.map(move |backend| (service.address, backend.address))
+        });
+        down.collect()
     }
 
     pub(super) fn list_flows(&self, query: &FlowQuery) -> Result<Flows, ChangeError> {

@@ -69,7 +69,7 @@ impl State {
         if now >= self.periodic.auto {
             self.periodic.auto = now + self.config.auto.interval;
             let decided = self.decide();
-            self.note("auto", "mode auto cannot decide", decided);
+            self.note("auto", "mode auto cannot switch every service", decided);
         }
     }
 
@@ -123,7 +123,7 @@ impl State {
         Ok(())
     }
 
-    /// Decides for every service of mode `auto`.
+    /// Decides for every service of mode `auto`, each on its own.
     fn decide(&mut self) -> Result<(), PlaneError> {
         let auto: Vec<ServiceView> = self
             .services
@@ -142,28 +142,52 @@ impl State {
         let Some(before) = self.periodic.before.replace(now.clone()) else {
             return Ok(());
         };
-        for service in auto {
-            let controller = self
-                .periodic
-                .controllers
-                .entry(service.name.clone())
-                .or_default();
-            let threshold = self.config.auto.hot_factor;
-            let interval = interval(&service, &before, &now);
-            let Some(reason) =
-                controller.decide(&interval, threshold, self.config.auto.min_streams)
-            else {
-                continue;
-            };
-            let to = if interval.l7 { Mode::L4 } else { Mode::L7 };
-            if to == Mode::L7 {
-                self.reaches_proxy(&service).map_err(PlaneError)?;
-            }
-            tracing::info!(service = service.name, %to, "auto: {reason}");
-            self.change(|overrides| overrides.service(&service.name).decided = Some(to))
-                .map_err(PlaneError::new)?;
+        // One that cannot be switched must not keep the others where they are.
+        let failed: Vec<String> = auto
+            .iter()
+            .filter_map(|service| self.decide_for(service, &before, &now).err())
+            .map(|error| error.to_string())
+            .collect();
+        if failed.is_empty() {
+            Ok(())
+        } else {
+            Err(PlaneError(failed.join("; ")))
         }
-        Ok(())
+    }
+
+    fn decide_for(
+        &mut self,
+        service: &ServiceView,
+        before: &Snapshot,
+        now: &Snapshot,
+    ) -> Result<(), PlaneError> {
+        let interval = interval(service, before, now);
+        let auto = &self.config.auto;
+        let controllers = &mut self.periodic.controllers;
+        let controller = controllers.entry(service.name.clone()).or_default();
+        let undecided = *controller;
+        let Some(reason) = controller.decide(&interval, auto.hot_factor, auto.min_streams) else {
+            return Ok(());
+        };
+        let to = if interval.l7 { Mode::L4 } else { Mode::L7 };
+        let switched = self.switch(service, to);
+        match &switched {
+            Ok(()) => tracing::info!(service = service.name, %to, "auto: {reason}"),
+            // What was seen still holds: the next interval that agrees tries again.
+            Err(_) => {
+                let controllers = &mut self.periodic.controllers;
+                controllers.insert(service.name.clone(), undecided);
+            }
+        }
+        switched
+    }
+
+    fn switch(&mut self, service: &ServiceView, to: Mode) -> Result<(), PlaneError> {
+        if to == Mode::L7 {
+            self.reaches_proxy(service).map_err(PlaneError)?;
+        }
+        self.change(|overrides| overrides.service(&service.name).decided = Some(to))
+            .map_err(PlaneError::new)
     }
 }
 

@@ -31,6 +31,17 @@ pub enum Protocol {
     Http1,
 }
 
+impl Protocol {
+    /// The name in logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Http2 => "HTTP/2",
+            Self::Http1 => "HTTP/1.1",
+        }
+    }
+}
+
 /// The protocol, or `None` while the bytes are only a part of the preface.
 #[must_use]
 pub fn detect(first: &[u8]) -> Option<Protocol> {

@@ -116,12 +116,9 @@ impl Downstream {
             self.connection.graceful_shutdown();
         }
         let ended = self.turns(cx);
-        if self.streams.len() > 0 {
-            handle.busy.set(true);
-        }
         let flushed = client.io.flush(cx);
-        handle.blocked.set(flushed.is_pending());
-        self.count_bytes();
+        let sent = self.count_bytes();
+        handle.outflow.wrote(sent > 0, flushed.is_pending());
         match flushed {
             Poll::Ready(Err(_)) => Poll::Ready(()),
             _ if ended => Poll::Ready(()),
@@ -177,17 +174,21 @@ impl Downstream {
         }
         self.streams.push(Exchange::new(
             self.client.clone(),
+            self.client.registered.handle.opened(),
             self.view.clone(),
             request,
             respond,
         ));
     }
 
-    fn count_bytes(&mut self) {
+    /// Returns how many bytes left since the last call.
+    fn count_bytes(&mut self) -> u64 {
         let (received, sent) = self.client.io.totals();
         let counters = self.view.counters();
         counters.received_bytes.add(received - self.counted.0);
-        counters.sent_bytes.add(sent - self.counted.1);
+        let sent_now = sent - self.counted.1;
+        counters.sent_bytes.add(sent_now);
         self.counted = (received, sent);
+        sent_now
     }
 }

@@ -29,8 +29,10 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{Request, Response};
 
+use super::detect::Protocol;
 use super::downstream::Client;
 use super::pump::{Pump, Pumped, Watch};
+use super::registry::Open;
 use super::replay::{Keep, Replay};
 use super::respond::{Failure, is_grpc};
 use super::stats::{BackendCounters, Counter, InFlight};
@@ -40,6 +42,7 @@ use super::worker::View;
 /// A stream being forwarded.
 pub struct Exchange {
     client: Rc<Client>,
+    _open: Open,
     view: Rc<View>,
     head: Request<()>,
     without_content: bool,
@@ -102,6 +105,7 @@ impl Exchange {
     /// An exchange that has yet to choose a backend.
     pub fn new(
         client: Rc<Client>,
+        open: Open,
         view: Rc<View>,
         request: Request<RecvStream>,
         respond: SendResponse<Bytes>,
@@ -115,6 +119,7 @@ impl Exchange {
         let room = client.worker.limits.replay_bytes;
         Self {
             client,
+            _open: open,
             view,
             head: Request::from_parts(parts, ()),
             without_content,
@@ -184,7 +189,7 @@ impl Exchange {
         loop {
             let position = match &self.attempt {
                 Some(attempt) => attempt.position,
-                None => match self.client.worker.choose(&self.view, &self.tried) {
+                None => match self.choose() {
                     Some((position, in_flight)) => {
                         self.attempt = Some(Attempt {
                             position,
@@ -231,6 +236,11 @@ impl Exchange {
                 }
             }
         }
+    }
+
+    fn choose(&self) -> Option<(usize, InFlight)> {
+        let worker = &self.client.worker;
+        worker.choose(&self.view, Protocol::Http2, &self.tried)
     }
 
     /// Moves request content; `Ready` when the exchange is over by it.

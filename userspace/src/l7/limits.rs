@@ -17,11 +17,12 @@ pub struct Limits {
     pub max_connections: usize,
     /// How long a new connection may take to show which protocol it speaks.
     pub detect_timeout_ms: u64,
-    /// A downstream connection without a stream is asked to go away after this long.
+    /// A downstream connection without a stream, request or tunnel is asked to go away after this long.
     pub idle_timeout_ms: u64,
     /// An HTTP/1.1 connection is closed when no whole request head came for this long.
     pub http1_idle_timeout_ms: u64,
-    /// A connection that takes none of the bytes waiting for it is closed after this long.
+    /// A downstream connection, of either protocol or as a tunnel, is closed when bytes have waited for it this long and it
+    /// took none of them. Content of an HTTP/2 stream without a window does not wait: it stays with the backend.
     pub stall_timeout_ms: u64,
 
     /// Streams that one client connection may have open.

@@ -4,7 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::Waker;
 
 use super::limits::Limits;
@@ -26,15 +27,32 @@ pub struct Handle {
     pub drain: Cell<bool>,
     /// The connection shall close now.
     pub close: Cell<bool>,
-    /// The socket takes none of what waits for it.
-    pub blocked: Cell<bool>,
-    /// There was a stream since the last tick.
-    pub busy: Cell<bool>,
-    /// Milliseconds of the last tick that found it busy, and of the last that found it not blocked.
+    /// What becomes of the bytes for the client.
+    pub outflow: Arc<Outflow>,
+    /// Streams, requests and tunnels open now.
+    open: Cell<usize>,
+    /// There was one since the last tick.
+    busy: Cell<bool>,
+    /// Milliseconds of the last tick that found it busy, and of the last that found bytes flowing, or none waiting.
     busy_at: Cell<u64>,
     flowing_at: Cell<u64>,
+    /// It is closed because it took nothing.
+    stalled: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
+
+/// What becomes of the bytes for a client. Atomic only because hyper wants sockets that could move to another thread.
+///
+/// A client that reads slowly leaves its socket full at every look, so that fullness alone says nothing: what counts is
+/// whether any bytes left since the last.
+#[derive(Debug, Default)]
+pub struct Outflow {
+    waiting: AtomicBool,
+    moved: AtomicBool,
+}
+
+/// A stream, an HTTP/1.1 request or a tunnel: while there is one, and be it silent, its connection is not idle.
+pub struct Open(Rc<Handle>);
 
 /// A downstream connection in the worker's books; dropping it takes it out.
 pub struct Registered {
@@ -68,6 +86,13 @@ impl Handle {
         self.wake();
     }
 
+    /// One more stream is open, until the result is dropped.
+    pub fn opened(self: &Rc<Self>) -> Open {
+        self.open.set(self.open.get() + 1);
+        self.busy.set(true);
+        Open(self.clone())
+    }
+
     fn wake(&self) {
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
@@ -76,19 +101,45 @@ impl Handle {
 
     /// Looks at its timeouts; `now` in milliseconds.
     pub fn tick(&self, now: u64, limits: &Limits) {
-        if self.busy.take() {
+        if self.busy.take() || self.open.get() > 0 {
             self.busy_at.set(now);
         }
-        if !self.blocked.get() {
+        if self.outflow.is_flowing() {
             self.flowing_at.set(now);
         }
         if now.saturating_sub(self.flowing_at.get()) >= limits.stall_timeout_ms {
+            self.stalled.set(true);
             self.close_now();
         } else if now.saturating_sub(self.busy_at.get()) >= limits.idle_timeout_ms
             && !self.drain.replace(true)
         {
             self.wake();
         }
+    }
+}
+
+// === impl Outflow ===
+
+impl Outflow {
+    /// After a write: whether the socket took any bytes, and whether others wait because it takes no more.
+    pub fn wrote(&self, any: bool, waiting: bool) {
+        if any {
+            self.moved.store(true, Relaxed);
+        }
+        self.waiting.store(waiting, Relaxed);
+    }
+
+    /// True when no bytes wait, or some left since the last call.
+    fn is_flowing(&self) -> bool {
+        self.moved.swap(false, Relaxed) || !self.waiting.load(Relaxed)
+    }
+}
+
+// === impl Open ===
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get() - 1);
     }
 }
 
@@ -139,7 +190,11 @@ impl Registered {
 impl Drop for Registered {
     fn drop(&mut self) {
         self.worker.connections.remove(self.id);
-        self.view.counters().connections_active.sub(1);
+        let counters = self.view.counters();
+        counters.connections_active.sub(1);
+        if self.handle.stalled.get() {
+            counters.stalled.add(1);
+        }
         self.worker.shared.connections.fetch_sub(1, Relaxed);
     }
 }

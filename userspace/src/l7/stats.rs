@@ -4,9 +4,9 @@
 //! no locked instruction. Only the streams in flight, by which backends are chosen, are one figure for all workers.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A counter with one writer and any number of readers.
 #[derive(Debug, Default)]
@@ -31,6 +31,23 @@ impl Counter {
         self.0.load(Relaxed)
     }
 }
+
+/// Whether a backend can be reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Reach {
+    /// Nothing is known, or nothing since it was down.
+    #[default]
+    Unknown = 0,
+    /// Yes.
+    Up = 1,
+    /// No: the last attempt failed.
+    Down = 2,
+}
+
+/// What a worker says of a backend's reachability, for others to read.
+#[derive(Debug, Default)]
+pub struct ReachCell(AtomicU8);
 
 /// What one worker counts for one backend of a service.
 #[derive(Debug, Default)]
@@ -58,6 +75,8 @@ pub struct BackendCounters {
     pub request_bytes: Counter,
     /// Response content forwarded.
     pub response_bytes: Counter,
+    /// Whether this worker reaches it.
+    pub reach: ReachCell,
 }
 
 /// What one worker counts for one service.
@@ -74,6 +93,8 @@ pub struct ServiceCounters {
     pub no_backend: Counter,
     /// Clients told ENHANCE_YOUR_CALM.
     pub floods: Counter,
+    /// Client connections closed because they took nothing for `stall_timeout_ms`.
+    pub stalled: Counter,
     /// Bytes received from clients.
     pub received_bytes: Counter,
     /// Bytes sent to clients.
@@ -97,7 +118,7 @@ struct InFlightCell(AtomicU32);
 pub struct InFlight(std::sync::Arc<Load>);
 
 /// Figures of the whole L7 path.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProxyStats {
     /// Workers.
     pub workers: usize,
@@ -110,7 +131,7 @@ pub struct ProxyStats {
 }
 
 /// Figures of one service.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceStats {
     /// Its name.
     pub name: String,
@@ -126,6 +147,9 @@ pub struct ServiceStats {
     pub no_backend: u64,
     /// Clients told ENHANCE_YOUR_CALM.
     pub floods: u64,
+    /// Client connections closed because they took nothing for `stall_timeout_ms`.
+    #[serde(default)]
+    pub stalled: u64,
     /// Bytes received from clients.
     pub received_bytes: u64,
     /// Bytes sent to clients.
@@ -135,7 +159,7 @@ pub struct ServiceStats {
 }
 
 /// Figures of one backend of a service.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackendStats {
     /// Its address.
     pub address: SocketAddr,
@@ -143,6 +167,9 @@ pub struct BackendStats {
     pub weight: u32,
     /// True when it gets no new streams.
     pub draining: bool,
+    /// True when it cannot be reached, as far as the workers know: one at least tried in vain, and none has a connection.
+    #[serde(default)]
+    pub down: bool,
     /// Streams sent to it.
     pub streams_opened: u64,
     /// Streams now in flight.
@@ -167,6 +194,25 @@ pub struct BackendStats {
     pub response_bytes: u64,
 }
 
+// === impl ReachCell ===
+
+impl ReachCell {
+    /// Says so.
+    pub fn set(&self, reach: Reach) {
+        self.0.store(reach as u8, Relaxed);
+    }
+
+    /// What was said last.
+    #[must_use]
+    pub fn get(&self) -> Reach {
+        match self.0.load(Relaxed) {
+            1 => Reach::Up,
+            2 => Reach::Down,
+            _ => Reach::Unknown,
+        }
+    }
+}
+
 // === impl Load ===
 
 impl Load {
@@ -189,6 +235,13 @@ impl Load {
     #[must_use]
     pub fn of(&self, worker: usize) -> &BackendCounters {
         &self.workers[worker]
+    }
+
+    /// True when a worker cannot reach the backend, and none can.
+    #[must_use]
+    pub fn is_down(&self) -> bool {
+        let says = |reach| self.workers.iter().any(|w| w.reach.get() == reach);
+        says(Reach::Down) && !says(Reach::Up)
     }
 
     /// The sum of a counter over all workers.
@@ -230,6 +283,24 @@ mod tests {
         assert_eq!(load.in_flight(), 1);
         drop(second);
         assert_eq!(load.in_flight(), 0);
+    }
+
+    #[test]
+    fn a_backend_is_down_when_all_say_so_who_know() {
+        use Reach::{Down, Unknown, Up};
+        for (said, down) in [
+            ([Unknown, Unknown, Unknown], false),
+            ([Unknown, Down, Unknown], true),
+            ([Down, Down, Down], true),
+            ([Down, Up, Unknown], false),
+            ([Up, Unknown, Unknown], false),
+        ] {
+            let load = Load::new(said.len());
+            for (worker, reach) in said.into_iter().enumerate() {
+                load.of(worker).reach.set(reach);
+            }
+            assert_eq!(load.is_down(), down, "{said:?}");
+        }
     }
 
     #[test]

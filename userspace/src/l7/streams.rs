@@ -53,11 +53,6 @@ impl<F: Future<Output = ()>> Streams<F> {
         }
     }
 
-    /// Futures in the set.
-    pub fn len(&self) -> usize {
-        self.places.len() - self.free.len()
-    }
-
     /// Adds a future and polls it once.
     pub fn push(&mut self, future: F) {
         let place = self.free.pop().unwrap_or_else(|| self.grow());
@@ -168,6 +163,11 @@ mod tests {
         }
     }
 
+    /// Futures in the set.
+    fn len<F>(streams: &Streams<F>) -> usize {
+        streams.places.len() - streams.free.len()
+    }
+
     type Log = Rc<RefCell<Vec<&'static str>>>;
 
     fn twice(
@@ -205,7 +205,7 @@ mod tests {
         streams.enter();
         streams.poll_ready();
         assert_eq!(*log.borrow(), ["a", "b", "b"]);
-        assert_eq!(streams.len(), 1);
+        assert_eq!(len(&streams), 1);
     }
 
     #[test]
@@ -229,7 +229,7 @@ mod tests {
         let stale = a.borrow().clone().expect("polled once");
         stale.wake_by_ref();
         streams.poll_ready();
-        assert_eq!(streams.len(), 0);
+        assert_eq!(len(&streams), 0);
         streams.push(twice("b", &log, &b));
         assert_eq!(streams.places.len(), 1);
         stale.wake();

@@ -145,6 +145,7 @@ impl Service {
             http1_connections: sum(|c| &c.http1_connections),
             no_backend: sum(|c| &c.no_backend),
             floods: sum(|c| &c.floods),
+            stalled: sum(|c| &c.stalled),
             received_bytes: sum(|c| &c.received_bytes),
             sent_bytes: sum(|c| &c.sent_bytes),
             backends: self
@@ -163,6 +164,7 @@ fn backend_stats(spec: &BackendSpec, load: &Load) -> BackendStats {
         address: spec.address,
         weight: spec.weight,
         draining: spec.draining,
+        down: load.is_down(),
         streams_opened: load.sum(|c| &c.opened),
         streams_active: load.in_flight(),
         streams_ok: load.sum(|c| &c.ok),

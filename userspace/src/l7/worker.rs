@@ -12,11 +12,13 @@ use std::sync::atomic::{
     Ordering::{Acquire, Relaxed, Release},
 };
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
+use super::detect::Protocol;
 use super::limits::Limits;
 use super::registry::{Connections, Handle, Registered};
 use super::stats::{InFlight, ServiceCounters};
@@ -155,7 +157,12 @@ impl Worker {
     }
 
     /// Chooses a backend that is not among those `tried`, and counts a stream in flight to it.
-    pub fn choose(&self, view: &View, tried: &[usize]) -> Option<(usize, InFlight)> {
+    pub fn choose(
+        &self,
+        view: &View,
+        protocol: Protocol,
+        tried: &[usize],
+    ) -> Option<(usize, InFlight)> {
         let service = &*view.service;
         let mut candidates = self.candidates.borrow_mut();
         candidates.clear();
@@ -168,7 +175,7 @@ impl Worker {
                 .map(|(position, spec)| {
                     let out = spec.draining
                         || tried.contains(&position)
-                        || view.pools[position].is_down();
+                        || view.pools[position].is_down(protocol);
                     Candidate {
                         weight: if out { 0 } else { spec.weight },
                         in_flight: service.loads[position].in_flight(),
@@ -200,8 +207,13 @@ impl Worker {
         };
         let table = views.table.clone();
         self.pools.borrow_mut().retain(|(service, backend), pool| {
+            // By the load, too: a backend that went and came back between two looks has a new one, and would count in vain.
             let kept = table.services.iter().any(|s| {
-                s.spec.address == *service && s.spec.backends.iter().any(|b| b.address == *backend)
+                let mut backends = s.spec.backends.iter().zip(&s.loads);
+                s.spec.address == *service
+                    && backends.any(|(spec, load)| {
+                        spec.address == *backend && Arc::ptr_eq(load, &pool.load)
+                    })
             });
             if !kept {
                 pool.retire();
@@ -280,34 +292,41 @@ pub fn run(
     id: usize,
     shared: Arc<Shared>,
     listeners: Vec<std::net::TcpListener>,
-    mut commands: mpsc::UnboundedReceiver<Command>,
+    commands: mpsc::UnboundedReceiver<Command>,
 ) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())?;
-    runtime.block_on(async move {
-        let worker = Rc::new(Worker::new(id, shared));
-        let mut accepting = Vec::new();
-        for socket in listeners {
-            let socket = TcpListener::from_std(socket)?;
-            accepting.push(tokio::task::spawn_local(accept(worker.clone(), socket)));
+    runtime.block_on(serve(id, shared, listeners, commands))
+}
+
+async fn serve(
+    id: usize,
+    shared: Arc<Shared>,
+    listeners: Vec<std::net::TcpListener>,
+    mut commands: mpsc::UnboundedReceiver<Command>,
+) -> std::io::Result<()> {
+    let worker = Rc::new(Worker::new(id, shared));
+    let mut accepting = Vec::new();
+    for socket in listeners {
+        let socket = TcpListener::from_std(socket)?;
+        accepting.push(tokio::task::spawn_local(accept(worker.clone(), socket)));
+    }
+    let mut ticks = tokio::time::interval(TICK);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => worker.tick(),
+            command = commands.recv() => match command {
+                Some(Command::Drain(service)) => worker.drain(service),
+                Some(Command::Shutdown(grace)) => {
+                    accepting.iter().for_each(tokio::task::JoinHandle::abort);
+                    finish(&worker, grace).await;
+                    return Ok(());
+                }
+                None => return Ok(()),
+            },
         }
-        let mut ticks = tokio::time::interval(TICK);
-        loop {
-            tokio::select! {
-                _ = ticks.tick() => worker.tick(),
-                command = commands.recv() => match command {
-                    Some(Command::Drain(service)) => worker.drain(service),
-                    Some(Command::Shutdown(grace)) => {
-                        accepting.iter().for_each(tokio::task::JoinHandle::abort);
-                        finish(&worker, grace).await;
-                        return Ok(());
-                    }
-                    None => return Ok(()),
-                },
-            }
-        }
-    })
+    }
 }
 
 /// Drains all connections, and waits for them until the grace is over.
@@ -358,3 +377,6 @@ async fn accept(worker: Rc<Worker>, socket: TcpListener) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,7 @@ use evenkeel::config::Config;
 use evenkeel::daemon::{
     FlowView, Handle, Plane, PlaneError, Routes, ServiceView, Snapshot, State, Streams, Verdict,
 };
+use evenkeel::l7::ProxyStats;
 
 /// What the data path and the proxy were told, in order, and what they answer.
 #[derive(Default)]
@@ -25,9 +26,11 @@ pub struct Told {
     pub services: Vec<ServiceView>,
     pub snapshot: Snapshot,
     pub flows: Vec<FlowView>,
+    pub figures: ProxyStats,
     /// The next `apply` fails with this.
     pub refuse: Option<String>,
-    pub not_local: bool,
+    /// Addresses that this host does not deliver to itself.
+    pub not_local: Vec<IpAddr>,
 }
 
 #[derive(Clone, Default)]
@@ -92,8 +95,8 @@ impl Plane for Fake {
         })
     }
 
-    fn is_local(&self, _address: IpAddr) -> bool {
-        !self.told().not_local
+    fn is_local(&self, address: IpAddr) -> bool {
+        !self.told().not_local.contains(&address)
     }
 
     fn attachments(&self) -> Vec<Attachment> {
@@ -111,8 +114,8 @@ impl Streams for Fake {
         self.told().log.push(format!("proxy {}", summary(services)));
     }
 
-    fn figures(&self) -> serde_json::Value {
-        serde_json::json!({})
+    fn figures(&self) -> ProxyStats {
+        self.told().figures.clone()
     }
 
     fn drain(&mut self, service: SocketAddr) {

@@ -129,6 +129,24 @@ async fn old_connections_follow_a_new_table() {
 }
 
 #[tokio::test]
+async fn a_backend_that_went_and_came_back_is_counted() {
+    within(async {
+        let (a, b) = (Backend::named("a").await, Backend::named("b").await);
+        let (proxy, address) = proxy(&[a.address]);
+        let mut client = client(address).await;
+        fetch(&mut client, get("/")).await.expect("response");
+        // Between two looks of the worker, or it does not matter.
+        for backend in [&b, &a] {
+            let backends = [backend.address];
+            proxy.update(vec![service(address, Policy::RoundRobin, &backends)]);
+        }
+        fetch(&mut client, get("/")).await.expect("response");
+        until(|| proxy.stats().services[0].backends[0].streams_ok == 1).await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_stream_that_waits_for_a_removed_backend_is_answered() {
     within(async {
         // Accepts, and never says its SETTINGS.

@@ -38,17 +38,6 @@ async fn scripted(
     (address, heads)
 }
 
-async fn read_until(socket: &mut TcpStream, end: &str) -> String {
-    let mut bytes = Vec::new();
-    while !bytes.ends_with(end.as_bytes()) {
-        match socket.read_u8().await {
-            Ok(byte) => bytes.push(byte),
-            Err(_) => break,
-        }
-    }
-    String::from_utf8(bytes).expect("text")
-}
-
 #[tokio::test]
 async fn kept_connections_carry_request_after_request() {
     within(async {
@@ -101,6 +90,33 @@ async fn an_upgrade_becomes_a_tunnel() {
         assert_eq!(proxy.stats().services[0].backends[0].streams_active, 1);
         drop(client);
         until(|| proxy.stats().services[0].backends[0].streams_active == 0).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_upgrade_to_h2c_is_answered_as_http1() {
+    within(async {
+        const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+        let (backend, mut heads) = scripted(&[OK, OK]).await;
+        let (_proxy, address) = proxy(&[backend]);
+        let mut client = TcpStream::connect(address).await.expect("connect");
+        // Twice: the connection stays one of HTTP/1.1.
+        for _ in 0..2 {
+            client
+                .write_all(
+                    b"GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade, HTTP2-Settings\r\n\
+                      Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n",
+                )
+                .await
+                .expect("write");
+            let response = read_until(&mut client, "\r\n\r\nok").await;
+            assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+            let head = heads.recv().await.expect("head").to_lowercase();
+            for gone in ["upgrade", "h2c", "http2-settings"] {
+                assert!(!head.contains(gone), "{head}");
+            }
+        }
     })
     .await;
 }

@@ -7,5 +7,6 @@ mod flow;
 mod forward;
 mod http1;
 mod limits;
+mod reach;
 mod retry;
 mod support;

@@ -8,6 +8,7 @@ use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use crate::l7::registry::Open;
 use crate::l7::stats::InFlight;
 use crate::l7::upstream::Pool;
 
@@ -36,6 +37,7 @@ pub enum Reply {
 pub struct Outcome {
     pool: Rc<Pool>,
     _in_flight: InFlight,
+    _open: Open,
     settled: bool,
 }
 
@@ -43,11 +45,12 @@ pub struct Outcome {
 
 impl Outcome {
     /// A request that is being sent to a backend.
-    pub fn new(pool: Rc<Pool>, in_flight: InFlight) -> Self {
+    pub fn new(pool: Rc<Pool>, in_flight: InFlight, open: Open) -> Self {
         pool.counters().opened.add(1);
         Self {
             pool,
             _in_flight: in_flight,
+            _open: open,
             settled: false,
         }
     }

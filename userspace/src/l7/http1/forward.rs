@@ -1,18 +1,15 @@
 //! One HTTP/1.1 request, from the client to the end of the backend's response.
 
-use std::io;
 use std::rc::Rc;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::SendRequest;
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
 use super::body::{Outcome, Reply, Upload};
 use super::{Client, headers, idle, tunnel};
+use crate::l7::detect::Protocol;
 use crate::l7::respond::Failure;
 use crate::l7::upstream::Pool;
 use crate::l7::worker::View;
@@ -41,19 +38,21 @@ async fn to_backends(
     view: &View,
     mut request: Request<Incoming>,
 ) -> Result<Response<Reply>, Failure> {
+    headers::strip_h2c(request.headers_mut());
     let upgrade = headers::has_upgrade(request.headers());
     let downstream = upgrade.then(|| hyper::upgrade::on(&mut request));
     headers::strip(request.headers_mut(), upgrade);
     *request.version_mut() = Version::HTTP_11;
     let mut tried = Vec::new();
     loop {
-        let Some((position, in_flight)) = client.worker.choose(view, &tried) else {
+        let Some((position, in_flight)) = client.worker.choose(view, Protocol::Http1, &tried)
+        else {
             view.counters().no_backend.add(1);
             return Err(Failure::NoBackend);
         };
         let pool = &view.pools[position];
-        let mut outcome = Outcome::new(pool.clone(), in_flight);
-        match send(client, pool, request).await {
+        let mut outcome = Outcome::new(pool.clone(), in_flight, client.opened());
+        match send(pool, request).await {
             Ok(response) => return Ok(reply(client, response, downstream, outcome)),
             Err(Unanswered::Unsent(unsent)) => {
                 outcome.elsewhere();
@@ -70,7 +69,6 @@ async fn to_backends(
 
 /// Sends on a kept connection while there is one, else on a new one.
 async fn send(
-    client: &Client,
     pool: &Rc<Pool>,
     request: Request<Incoming>,
 ) -> Result<Response<Incoming>, Unanswered> {
@@ -83,17 +81,17 @@ async fn send(
         let fresh = kept.is_none();
         let mut sender = match kept {
             Some(sender) => sender,
-            None => match connect(client, pool).await {
+            None => match idle::connect(pool).await {
                 Ok(sender) => sender,
                 Err(error) => {
-                    tracing::debug!(backend = %pool.address, %error, "connect");
-                    pool.counters().connect_failures.add(1);
+                    pool.reconnect(&error);
                     return Err(Unanswered::Unsent(Box::new(request)));
                 }
             },
         };
         match sender.try_send_request(request).await {
             Ok(response) => {
+                pool.answered_http1();
                 idle::keep_when_ready(pool.clone(), sender);
                 return Ok(response);
             }
@@ -104,23 +102,6 @@ async fn send(
             },
         }
     }
-}
-
-async fn connect(client: &Client, pool: &Pool) -> io::Result<SendRequest<Upload>> {
-    let limits = &client.worker.limits;
-    let connecting = TcpStream::connect(pool.address);
-    let socket = tokio::time::timeout(limits.connect_timeout(), connecting).await??;
-    socket.set_nodelay(true)?;
-    let (sender, connection) = hyper::client::conn::http1::Builder::new()
-        .max_buf_size(super::LEAST_BUFFER.max(limits.max_header_list as usize))
-        .handshake(TokioIo::new(socket))
-        .await
-        .map_err(io::Error::other)?;
-    // Its errors are those of the requests on it.
-    tokio::task::spawn_local(async move {
-        let _ = connection.with_upgrades().await;
-    });
-    Ok(sender)
 }
 
 fn reply(

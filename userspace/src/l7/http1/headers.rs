@@ -1,12 +1,18 @@
 //! Hop-by-hop headers (RFC 9110, section 7.6.1): they speak of one connection, and a proxy has two.
+//!
+//! An Upgrade is forwarded, since what follows is passed on byte by byte, but for `h2c`: RFC 9113, section 3.1, has no such
+//! upgrade any more, and its streams would all be pinned to one backend. A server may ignore an Upgrade (RFC 9110,
+//! section 7.8), so the request is answered over HTTP/1.1.
 
 use http::HeaderMap;
 use http::header::{CONNECTION, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
 
 /// Fields that are always of one connection. `trailer` is not: it describes the content.
-const HOP_BY_HOP: [HeaderName; 3] = [
+const HOP_BY_HOP: [HeaderName; 4] = [
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
+    // Of an upgrade to `h2c`, and of nothing else (RFC 7540, section 3.2.1).
+    HeaderName::from_static("http2-settings"),
     TRANSFER_ENCODING,
 ];
 
@@ -31,6 +37,23 @@ pub fn strip(headers: &mut HeaderMap, upgrade: bool) {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     } else {
         headers.remove(UPGRADE);
+    }
+}
+
+/// Takes `h2c` out of the protocols that a client offers to change to.
+pub fn strip_h2c(headers: &mut HeaderMap) {
+    let offers = headers.get_all(UPGRADE).iter().flat_map(tokens);
+    let (h2c, others): (Vec<_>, Vec<_>) =
+        offers.partition(|token| token.eq_ignore_ascii_case("h2c"));
+    if h2c.is_empty() {
+        return;
+    }
+    let others = others.join(", ");
+    headers.remove(UPGRADE);
+    if !others.is_empty()
+        && let Ok(value) = HeaderValue::from_str(&others)
+    {
+        headers.insert(UPGRADE, value);
     }
 }
 
@@ -106,6 +129,31 @@ mod tests {
             headers,
             map(&[("connection", "upgrade"), ("upgrade", "websocket")])
         );
+    }
+
+    #[test]
+    fn an_upgrade_to_h2c_is_taken_out_and_others_stay() {
+        for (offered, left) in [
+            ("h2c", None),
+            ("H2C", None),
+            ("h2c, websocket", Some("websocket")),
+            ("websocket, h2c, other/2", Some("websocket, other/2")),
+            ("websocket", Some("websocket")),
+        ] {
+            let mut headers = map(&[
+                ("connection", "Upgrade, HTTP2-Settings"),
+                ("http2-settings", "AAMAAABkAAQAAP__"),
+                ("upgrade", offered),
+            ]);
+            strip_h2c(&mut headers);
+            let upgrade = has_upgrade(&headers);
+            strip(&mut headers, upgrade);
+            let expected = match left {
+                Some(left) => map(&[("connection", "upgrade"), ("upgrade", left)]),
+                None => map(&[]),
+            };
+            assert_eq!(headers, expected, "{offered}");
+        }
     }
 
     #[test]

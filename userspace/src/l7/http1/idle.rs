@@ -1,9 +1,11 @@
-//! HTTP/1.1 connections to a backend that wait for their next request.
+//! HTTP/1.1 connections to a backend, kept while they wait for their next request.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::rc::Rc;
 
 use hyper::client::conn::http1::SendRequest;
+use hyper_util::rt::TokioIo;
 
 use super::body::Upload;
 use crate::l7::upstream::Pool;
@@ -15,6 +17,8 @@ const KEPT: usize = 256;
 #[derive(Default)]
 pub struct Idle {
     kept: RefCell<Vec<(u64, SendRequest<Upload>)>>,
+    /// Connections open, waiting or in use.
+    open: Cell<usize>,
     /// Milliseconds of the worker's last tick.
     now: Cell<u64>,
 }
@@ -30,6 +34,11 @@ impl Idle {
             .find(SendRequest::is_ready)
     }
 
+    /// True while there is a connection, waiting or in use.
+    pub fn has_open(&self) -> bool {
+        self.open.get() > 0
+    }
+
     /// Closes those that were idle for so long.
     pub fn expire(&self, now: u64, after: u64) {
         self.now.set(now);
@@ -43,6 +52,12 @@ impl Idle {
         self.kept.borrow_mut().clear();
     }
 
+    /// True while there is one that can take a request.
+    pub fn has_any(&self) -> bool {
+        let kept = self.kept.borrow();
+        kept.iter().any(|(_, sender)| sender.is_ready())
+    }
+
     fn put(&self, sender: SendRequest<Upload>) {
         let mut kept = self.kept.borrow_mut();
         if kept.len() < KEPT {
@@ -51,8 +66,27 @@ impl Idle {
     }
 }
 
-/// Keeps a connection as soon as its response has been read, if it can take another request.
-pub(super) fn keep_when_ready(pool: Rc<Pool>, mut sender: SendRequest<Upload>) {
+/// A new connection to a backend.
+pub async fn connect(pool: &Rc<Pool>) -> io::Result<SendRequest<Upload>> {
+    let socket = pool.dial().await?;
+    let (sender, connection) = hyper::client::conn::http1::Builder::new()
+        .max_buf_size(super::LEAST_BUFFER.max(pool.limits.max_header_list as usize))
+        .handshake(TokioIo::new(socket))
+        .await
+        .map_err(io::Error::other)?;
+    let pool = pool.clone();
+    tokio::task::spawn_local(async move {
+        let open = &pool.http1.open;
+        open.set(open.get() + 1);
+        // Its errors are those of the requests on it.
+        let _ = connection.with_upgrades().await;
+        open.set(open.get() - 1);
+    });
+    Ok(sender)
+}
+
+/// Keeps a connection as soon as it can take another request: a new one at once, a used one when its response has been read.
+pub fn keep_when_ready(pool: Rc<Pool>, mut sender: SendRequest<Upload>) {
     tokio::task::spawn_local(async move {
         if sender.ready().await.is_ok() && !pool.is_retired() {
             pool.http1.put(sender);

@@ -26,9 +26,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 
-pub use self::idle::Idle;
+pub use self::idle::{Idle, connect, keep_when_ready};
 use self::rewound::Rewound;
-use super::registry::Registered;
+use super::registry::{Open, Registered};
 use super::worker::{View, Worker};
 
 /// Smallest buffer that hyper takes.
@@ -46,8 +46,12 @@ pub struct Client {
 impl Client {
     /// The service as of now.
     fn view(&self) -> Option<Rc<View>> {
-        self.registered.handle.busy.set(true);
         self.worker.view(self.local)
+    }
+
+    /// A request, and the tunnel that it may become.
+    fn opened(&self) -> Open {
+        self.registered.handle.opened()
     }
 
     /// Resolves when the worker closes the connection.
@@ -82,11 +86,13 @@ pub async fn serve(
         let client = serving.clone();
         async move { Ok::<_, Infallible>(forward::forward(client, request).await) }
     });
+    let outflow = client.registered.handle.outflow.clone();
+    let socket = Rewound::new(first, socket, outflow);
     let mut connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_millis(limits.http1_idle_timeout_ms))
         .max_buf_size(LEAST_BUFFER.max(limits.max_header_list as usize))
-        .serve_connection(TokioIo::new(Rewound::new(first, socket)), service)
+        .serve_connection(TokioIo::new(socket), service)
         .with_upgrades();
     let mut leaving = false;
     poll_fn(|cx| {

@@ -1,25 +1,39 @@
-//! A socket with the bytes back in front that were read to detect the protocol.
+//! A client's socket with the bytes back in front that were read to detect the protocol. It stays below a tunnel, and tells
+//! the worker's books whether the client takes what is written.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::l7::registry::Outflow;
+
 /// Reads `first`, then the socket.
 pub struct Rewound {
     first: Bytes,
     socket: TcpStream,
+    outflow: Arc<Outflow>,
 }
 
 // === impl Rewound ===
 
 impl Rewound {
     /// Puts `first` in front of what the socket still holds.
-    pub fn new(first: Bytes, socket: TcpStream) -> Self {
-        Self { first, socket }
+    pub fn new(first: Bytes, socket: TcpStream, outflow: Arc<Outflow>) -> Self {
+        Self {
+            first,
+            socket,
+            outflow,
+        }
+    }
+
+    fn note(&self, written: &Poll<io::Result<usize>>) {
+        let any = matches!(written, Poll::Ready(Ok(1..)));
+        self.outflow.wrote(any, written.is_pending());
     }
 }
 
@@ -44,7 +58,9 @@ impl AsyncWrite for Rewound {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.socket).poll_write(cx, bytes);
+        self.note(&written);
+        written
     }
 
     fn poll_write_vectored(
@@ -52,7 +68,9 @@ impl AsyncWrite for Rewound {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(cx, parts)
+        let written = Pin::new(&mut self.socket).poll_write_vectored(cx, parts);
+        self.note(&written);
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -6,7 +6,6 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
@@ -18,9 +17,6 @@ use tokio::sync::oneshot;
 use super::Pool;
 use crate::l7::io::Io;
 use crate::l7::limits::Limits;
-
-/// Unacknowledged bytes to a backend that has vanished end its connection after this long.
-const USER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// One connection to a backend.
 pub struct Upstream {
@@ -51,11 +47,9 @@ enum Wish {
 /// A stream of the connection; dropping it gives its place back.
 pub struct Ticket(Rc<Upstream>);
 
-/// Connects, and waits for the backend's SETTINGS.
-pub(super) async fn establish(pool: &Rc<Pool>, limits: &Rc<Limits>) -> io::Result<Rc<Upstream>> {
-    let socket = TcpStream::connect(pool.address).await?;
-    socket.set_nodelay(true)?;
-    socket2::SockRef::from(&socket).set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+/// Speaks HTTP/2 on a new connection, and waits for the backend's SETTINGS.
+pub(super) async fn establish(pool: &Rc<Pool>, socket: TcpStream) -> io::Result<Rc<Upstream>> {
+    let limits = &*pool.limits;
     let io = Io::new(socket, Bytes::new(), 0, None);
     let (sender, mut connection) = limits
         .client_builder()
