@@ -154,7 +154,11 @@ fn play(options: &Options, stage: &Stage, story: &Story) -> Result<Report> {
                 .objections
                 .push(format!("{} ({}): {objection}", phase.title, phase.mode));
         }
-        story.objections(&report.objections);
+        if report.objections.is_empty() {
+            story.say(scene.closing);
+        } else {
+            story.objections(&report.objections);
+        }
         scenes.push(report);
     }
     Ok(Report {

@@ -20,6 +20,8 @@ pub(super) struct Scene {
     pub(super) title: &'static str,
     /// Why that is worth showing.
     pub(super) opening: &'static str,
+    /// What was to be seen; said only if it was, since it promises that nothing failed.
+    pub(super) closing: &'static str,
     /// The name of its service.
     pub(super) service: &'static str,
     /// How many backends the service has.
@@ -34,6 +36,7 @@ pub(super) static SCENES: [Scene; 5] = [
         title: "one gRPC client, one connection, four backends",
         opening: "A gRPC client opens one connection and sends everything over it. A balancer of\n\
                   connections has exactly one decision to take, and takes it once.",
+        closing: "Same client, same single connection: one backend did all the work, now four share it.",
         service: "one-client",
         backends: 4,
         play: one_client,
@@ -41,6 +44,7 @@ pub(super) static SCENES: [Scene; 5] = [
     Scene {
         title: "ten clients, one connection each, two backends",
         opening: "Ten connections, dealt by hash: ten tosses of a coin. Five each is the rarer outcome.",
+        closing: "At l7 the number of connections does not matter.",
         service: "ten-clients",
         backends: 2,
         play: ten_clients,
@@ -49,6 +53,7 @@ pub(super) static SCENES: [Scene; 5] = [
         title: "one busy client among nine quiet ones, four backends",
         opening: "Connections may be dealt evenly and the work is not: one of ten connections carries\n\
                   nine of ten requests.",
+        closing: "The busy client is as busy as before; no backend is.",
         service: "busy-client",
         backends: 4,
         play: busy_client,
@@ -57,6 +62,7 @@ pub(super) static SCENES: [Scene; 5] = [
         title: "the switch, l4 to l7 and back, in the middle of traffic",
         opening: "Flows keep the path that they began on, new flows take the new one; clients renew\n\
                   their connections now and then. Nobody is cut off, so no RPC may fail.",
+        closing: "Two switches under load, no RPC lost.",
         service: "switch",
         backends: 4,
         play: live::switch,
@@ -64,6 +70,7 @@ pub(super) static SCENES: [Scene; 5] = [
     Scene {
         title: "HTTP/1.1 with a connection per request, four backends",
         opening: "Not everything needs l7. Here a connection is a request, and l4 is the cheaper choice.",
+        closing: "Level at l4, without a proxy in the path. evenkeel would not ask you to switch this one.",
         service: "http1",
         backends: 4,
         play: http1,
@@ -148,9 +155,6 @@ fn one_client(cast: &Cast<'_>, story: &Story, report: &mut SceneReport) -> Resul
     story.phase(&phase);
     report.phases.push(phase);
     expect(report, 1.0..=1.05, "streams are dealt one by one");
-    story.say(
-        "Same client, same single connection: one backend did all the work, now four share it.",
-    );
     Ok(())
 }
 
@@ -200,7 +204,6 @@ fn ten_clients(cast: &Cast<'_>, story: &Story, report: &mut SceneReport) -> Resu
     story.phase(&phase);
     report.phases.push(phase);
     expect(report, 1.0..=1.05, "streams are dealt one by one");
-    story.say("At l7 the number of connections does not matter.");
     Ok(())
 }
 
@@ -223,7 +226,6 @@ fn busy_client(cast: &Cast<'_>, story: &Story, report: &mut SceneReport) -> Resu
     story.phase(&phase);
     report.phases.push(phase);
     expect(report, 1.0..=1.1, "streams are dealt one by one");
-    story.say("The busy client is as busy as before; no backend is.");
     Ok(())
 }
 
@@ -237,9 +239,6 @@ fn http1(cast: &Cast<'_>, story: &Story, report: &mut SceneReport) -> Result<()>
         report,
         1.0..=1.2,
         "a hash deals thousands of flows about evenly",
-    );
-    story.say(
-        "Level at l4, without a proxy in the path. evenkeel would not ask you to switch this one.",
     );
     Ok(())
 }
