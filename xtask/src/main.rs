@@ -2,7 +2,7 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 use xtask::{
     bench, build, demo,
@@ -50,7 +50,7 @@ enum Commands {
         /// Print one JSON document instead of the story.
         #[arg(long)]
         json: bool,
-        /// Leave the lab and the daemon running at the end.
+        /// Leave the lab running at the end, with the daemon, all services and their backends.
         #[arg(long)]
         keep: bool,
         /// Show what is there without building first.
@@ -129,7 +129,7 @@ enum BenchCommands {
     Readme,
 }
 
-#[derive(Clone, Copy, Subcommand)]
+#[derive(Subcommand)]
 enum LabCommands {
     /// Make a lab and leave it for you to look around in.
     New {
@@ -141,7 +141,10 @@ enum LabCommands {
         gateway: bool,
     },
     /// Remove what dead runs left behind, and labs that were kept.
-    Clean,
+    Clean {
+        /// Only these, such as ek4711x0; all if none is named.
+        labs: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -213,25 +216,29 @@ fn run(command: &Commands) -> Result<()> {
             json: *json,
             no_build: *no_build,
         }),
-        Commands::Lab { command } => lab(*command),
+        Commands::Lab { command } => lab(command),
     }
 }
 
-fn lab(command: LabCommands) -> Result<()> {
+fn lab(command: &LabCommands) -> Result<()> {
     match command {
         LabCommands::New { backends, gateway } => {
             let spec = Spec {
-                backends,
-                gateway,
+                backends: *backends,
+                gateway: *gateway,
                 ..Spec::default()
             };
             let mut lab = Lab::new(&spec)?;
             lab.keep()?;
             println!("{}", lab.describe());
         }
-        LabCommands::Clean => {
-            for id in lab::clean(Leftovers::AlsoKept)? {
+        LabCommands::Clean { labs } => {
+            let removed = lab::clean(Leftovers::AlsoKept, labs)?;
+            for id in &removed {
                 println!("removed {id}");
+            }
+            if let Some(other) = labs.iter().find(|id| !removed.contains(id)) {
+                bail!("{other} is no lab that was kept or left behind");
             }
         }
     }

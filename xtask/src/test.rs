@@ -25,7 +25,7 @@ pub fn run(filter: &[String]) -> Result<()> {
     setup::lab_tools()?;
     setup::test_tools()?;
     build::quick()?;
-    for id in lab::clean(Leftovers::Abandoned)? {
+    for id in lab::clean(Leftovers::Abandoned, &[])? {
         eprintln!("  removed {id}, left behind by a run that was killed");
     }
     if has("nextest") {

@@ -80,7 +80,7 @@ fn prepare(scenarios: &[&Scenario]) -> Result<()> {
     if scenarios.iter().any(|scenario| scenario.bench_peer) {
         build::bench_peer()?;
     }
-    lab::clean(Leftovers::Abandoned)?;
+    lab::clean(Leftovers::Abandoned, &[])?;
     Ok(())
 }
 

@@ -42,9 +42,8 @@ impl Stage {
         })?;
         let services = SCENES
             .iter()
-            .enumerate()
-            .map(|(index, scene)| {
-                let port = FIRST_PORT + u16::try_from(index)?;
+            .map(|scene| {
+                let port = port(scene)?;
                 let backends: Result<Vec<_>> = (0..scene.backends)
                     .map(|backend| lab.backend_address(backend, port))
                     .collect();
@@ -58,10 +57,17 @@ impl Stage {
 
     /// Starts the backends of `scene`.
     pub(super) fn enter(&self, scene: &'static Scene) -> Result<Cast<'_>> {
-        let index = SCENES
-            .iter()
-            .position(|other| other.service == scene.service);
-        let port = FIRST_PORT + u16::try_from(index.context("unknown scene")?)?;
+        let (port, backends) = self.backends(scene)?;
+        Ok(Cast {
+            stage: self,
+            scene,
+            port,
+            _backends: backends,
+        })
+    }
+
+    fn backends(&self, scene: &Scene) -> Result<(u16, Vec<Process>)> {
+        let port = port(scene)?;
         let binary = workspace::evenkeel()?;
         let mut backends = Vec::new();
         for (number, namespace) in (1..).zip(self.lab.backends()).take(scene.backends) {
@@ -72,21 +78,44 @@ impl Stage {
             let name = format!("{}-{}", scene.service, backend_name(number));
             backends.push(Process::serve(&self.lab, &name, &mut echo)?);
         }
-        Ok(Cast {
-            stage: self,
-            scene,
-            port,
-            _backends: backends,
-        })
+        Ok((port, backends))
     }
 
-    /// Leaves lab and daemon running; says how to look around.
+    /// Leaves lab, daemon and the backends of all services running; says how to look around.
     pub(super) fn keep(&mut self) -> Result<String> {
+        let mut stays = Vec::new();
+        let mut services = String::new();
+        for scene in &SCENES {
+            let address = self.lab.service(port(scene)?);
+            services += &format!("\n  {:<12} {address}", scene.service);
+            // Those of a scene are gone with it. Without one service the others are worth keeping all the same.
+            match self.backends(scene) {
+                Ok((_, backends)) => stays.extend(backends),
+                Err(error) => services += &format!("  has no backends: {error:#}"),
+            }
+        }
         self.lab.keep()?;
+        stays.iter_mut().for_each(Process::leave);
         self.daemon.process().leave();
-        let command = shell::describe(&self.daemon.command(&["status"]));
-        Ok(format!("{}\n  {command}", self.lab.describe()))
+        let mut load = self.lab.client().command(workspace::evenkeel()?);
+        load.arg("load")
+            .arg(format!("http://{}/", self.lab.service(FIRST_PORT)))
+            .args(["-c", "1", "-m", "20", "-n", "8000"]);
+        Ok(format!(
+            "{}\nservices, all in the lab:{services}\nlook around:\n  {}\n  {}",
+            self.lab.describe(),
+            shell::describe(&load),
+            shell::describe(&self.daemon.command(&["pinning"])),
+        ))
     }
+}
+
+/// The port of the service of `scene`, and of its backends.
+fn port(scene: &Scene) -> Result<u16> {
+    let index = SCENES
+        .iter()
+        .position(|other| other.service == scene.service);
+    Ok(FIRST_PORT + u16::try_from(index.context("unknown scene")?)?)
 }
 
 /// The name of backend `number`, from 1.

@@ -25,6 +25,16 @@ impl Story {
         }
     }
 
+    /// What to do next; where JSON was asked for it goes to standard error.
+    pub(super) fn instruct(&self, text: &str) {
+        if self.silent {
+            eprintln!("{text}");
+        } else {
+            println!();
+            self.say(text);
+        }
+    }
+
     /// A command as a person would type it, and what it printed.
     pub(super) fn command(&self, line: &str, printed: &str) {
         self.say(&paint(Colour::Bold, format!("$ {line}")));

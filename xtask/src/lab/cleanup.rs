@@ -122,8 +122,8 @@ pub enum Leftovers {
     AlsoKept,
 }
 
-/// Removes labs that nobody looks after any more; returns their names.
-pub fn clean(which: Leftovers) -> Result<Vec<String>> {
+/// Removes labs that nobody looks after any more, of those `named` where any is; returns the names of what went.
+pub fn clean(which: Leftovers, named: &[String]) -> Result<Vec<String>> {
     let mut removed = Vec::new();
     let entries = match fs::read_dir(HOME) {
         Ok(entries) => entries,
@@ -132,6 +132,9 @@ pub fn clean(which: Leftovers) -> Result<Vec<String>> {
     };
     for entry in entries {
         let id = entry?.file_name().to_string_lossy().into_owned();
+        if !named.is_empty() && !named.contains(&id) {
+            continue;
+        }
         let Ok(owner) = fs::read_to_string(owner(&id)) else {
             continue;
         };

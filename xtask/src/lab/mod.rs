@@ -359,9 +359,10 @@ impl Lab {
             .map(enter)
             .collect();
         format!(
-            "lab {} is left running; files in {}\n{namespaces}  cargo xtask lab clean    removes it",
+            "lab {} is left running; files in {}\n{namespaces}  cargo xtask lab clean {}    removes it",
             self.id,
-            self.directory.display()
+            self.directory.display(),
+            self.id
         )
     }
 
