@@ -36,7 +36,8 @@ pub struct Moment {
 }
 
 /// Traffic for nine seconds, a switch after three and after six.
-pub(super) fn switch(cast: &Cast<'_>, story: &Story, report: &mut SceneReport) -> Result<()> {
+pub(super) fn switch(cast: &mut Cast<'_>, story: &Story, report: &mut SceneReport) -> Result<()> {
+    let cast = &*cast;
     let (kernel, served) = (cast.kernel(Unit::Streams)?, cast.served()?);
     let traffic = [
         "-c2",

@@ -111,7 +111,7 @@ pub fn run(options: &Options) -> Result<()> {
     lab::clean(Leftovers::Abandoned, &[])?;
     let story = Story::new(options.json);
     let mut stage = Stage::set()?;
-    let played = play(options, &stage, &story);
+    let played = play(options, &mut stage, &story);
     match &played {
         Ok(report) if options.json => println!("{}", serde_json::to_string_pretty(report)?),
         Ok(report) => story.verdict(&report.scenes, &spell(begun.elapsed())),
@@ -127,7 +127,7 @@ pub fn run(options: &Options) -> Result<()> {
     kept
 }
 
-fn play(options: &Options, stage: &Stage, story: &Story) -> Result<Report> {
+fn play(options: &Options, stage: &mut Stage, story: &Story) -> Result<Report> {
     let mut scenes = Vec::new();
     for (index, scene) in SCENES.iter().enumerate() {
         let number = index + 1;
@@ -144,8 +144,8 @@ fn play(options: &Options, stage: &Stage, story: &Story) -> Result<Report> {
             objections: Vec::new(),
             seconds: 0.0,
         };
-        let cast = stage.enter(scene)?;
-        (scene.play)(&cast, story, &mut report)?;
+        let mut cast = stage.enter(scene)?;
+        (scene.play)(&mut cast, story, &mut report)?;
         report.seconds = begun.elapsed().as_secs_f64();
         for phase in report.phases.iter().filter(|phase| !phase.passed) {
             let objection = phase

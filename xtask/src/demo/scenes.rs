@@ -9,10 +9,13 @@ use super::{
     stage::{Cast, Tick, Unit},
     story::Story,
 };
-use crate::term::{Progress, bar, thousands};
+use crate::term::{Progress, thousands};
 
-/// Runs of ten connections in scene 2: enough to see how a fair coin falls.
-const TOSSES: usize = 8;
+/// Hash seeds in scene 2: all a flow's backend depends on besides its addresses and ports. For another one evenkeel is
+/// started anew, which takes about two seconds.
+const SEEDS: usize = 3;
+/// Runs of ten connections under each, from new source ports: enough, together, to see how a fair coin falls.
+const TOSSES: usize = 3;
 
 /// A scene: who takes part, and what happens.
 pub(super) struct Scene {
@@ -27,7 +30,7 @@ pub(super) struct Scene {
     /// How many backends the service has.
     pub(super) backends: usize,
     /// The action.
-    pub(super) play: fn(&Cast<'_>, &Story, &mut SceneReport) -> Result<()>,
+    pub(super) play: fn(&mut Cast<'_>, &Story, &mut SceneReport) -> Result<()>,
 }
 
 /// All scenes, in order.
@@ -138,7 +141,7 @@ fn expect(report: &mut SceneReport, expected: std::ops::RangeInclusive<f64>, why
     }
 }
 
-fn one_client(cast: &Cast<'_>, story: &Story, report: &mut SceneReport) -> Result<()> {
+fn one_client(cast: &mut Cast<'_>, story: &Story, report: &mut SceneReport) -> Result<()> {
     let traffic = ["-c1", "-m20", "-n8000", "--rate=4000", "--grpc=unary"];
     let title = "8,000 RPCs over one connection";
     let phase = act(cast, title, "l4", Unit::Streams, &traffic)?;
@@ -158,38 +161,30 @@ fn one_client(cast: &Cast<'_>, story: &Story, report: &mut SceneReport) -> Resul
     Ok(())
 }
 
-fn ten_clients(cast: &Cast<'_>, story: &Story, report: &mut SceneReport) -> Result<()> {
-    let mut splits = Vec::new();
-    for toss in 1..=TOSSES {
-        let title = format!("ten new connections, run {toss} of {TOSSES}");
+fn ten_clients(cast: &mut Cast<'_>, story: &Story, report: &mut SceneReport) -> Result<()> {
+    story.short_runs(
+        "l4",
+        "1,000 requests over ten connections, again and again: new source ports each time,",
+        "and another hash seed after every third",
+        Unit::Streams.name(),
+    );
+    let mut level = 0;
+    for toss in 0..SEEDS * TOSSES {
+        let (seed, run) = (toss / TOSSES + 1, toss % TOSSES + 1);
+        if seed > 1 && run == 1 {
+            cast.draw_hash_seed()?;
+        }
+        let title = format!("1,000 requests over ten connections, hash seed {seed}, run {run}");
         let traffic = ["-c10", "-m1", "-n1000"];
         let phase = act(cast, &title, "l4", Unit::Streams, &traffic)?;
-        splits.push(phase.counted.client.shares());
+        story.short_run(&format!("seed {seed}, run {run}"), &phase.counted);
+        let shares = phase.counted.client.shares();
+        level += usize::from(shares.iter().all(|share| (share - 0.5).abs() < 0.01));
         report.phases.push(phase);
     }
-    story.say("l4: 1,000 requests over ten connections, eight times, connections dealt by hash");
-    for (toss, split) in splits.iter().enumerate() {
-        let percent: Vec<String> = split
-            .iter()
-            .map(|share| format!("{:.0}", share * 100.0))
-            .collect();
-        story.say(&format!(
-            "    run {}  {} {:>7} %",
-            toss + 1,
-            split
-                .iter()
-                .map(|share| bar(*share, 20))
-                .collect::<Vec<_>>()
-                .join(" "),
-            percent.join("/"),
-        ));
-    }
-    let level = splits
-        .iter()
-        .filter(|split| split.iter().all(|share| (share - 0.5).abs() < 0.01));
     story.say(&format!(
-        "    level in {} of {TOSSES} runs; a fair coin says 1 in 4",
-        level.count()
+        "    level in {level} of {} runs; a fair coin says 1 in 4",
+        SEEDS * TOSSES
     ));
     story.say("");
     set_mode(cast, story, "l7")?;
@@ -207,7 +202,7 @@ fn ten_clients(cast: &Cast<'_>, story: &Story, report: &mut SceneReport) -> Resu
     Ok(())
 }
 
-fn busy_client(cast: &Cast<'_>, story: &Story, report: &mut SceneReport) -> Result<()> {
+fn busy_client(cast: &mut Cast<'_>, story: &Story, report: &mut SceneReport) -> Result<()> {
     let traffic = [
         "-c10",
         "-m16",
@@ -229,7 +224,7 @@ fn busy_client(cast: &Cast<'_>, story: &Story, report: &mut SceneReport) -> Resu
     Ok(())
 }
 
-fn http1(cast: &Cast<'_>, story: &Story, report: &mut SceneReport) -> Result<()> {
+fn http1(cast: &mut Cast<'_>, story: &Story, report: &mut SceneReport) -> Result<()> {
     let traffic = ["-c8", "-n4000", "--rate=2000", "--http1", "--no-keepalive"];
     let title = "4,000 requests, each over a connection of its own";
     let phase = act(cast, title, "l4", Unit::Flows, &traffic)?;

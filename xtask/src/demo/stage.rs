@@ -56,7 +56,7 @@ impl Stage {
     }
 
     /// Starts the backends of `scene`.
-    pub(super) fn enter(&self, scene: &'static Scene) -> Result<Cast<'_>> {
+    pub(super) fn enter(&mut self, scene: &'static Scene) -> Result<Cast<'_>> {
         let (port, backends) = self.backends(scene)?;
         Ok(Cast {
             stage: self,
@@ -152,7 +152,7 @@ pub(super) struct Tick {
 
 /// The backends of one scene, and what can be asked of them, the kernel and the client.
 pub(super) struct Cast<'stage> {
-    stage: &'stage Stage,
+    stage: &'stage mut Stage,
     scene: &'static Scene,
     port: u16,
     _backends: Vec<Process>,
@@ -167,6 +167,13 @@ impl Cast<'_> {
     /// The daemon's command line; see [`Daemon::cli`].
     pub(super) fn cli(&self, arguments: &[&str]) -> Result<String> {
         self.stage.daemon.cli(arguments)
+    }
+
+    /// Starts the daemon anew. Its clean end takes all pins away, so the new one draws another hash seed: what decides
+    /// the backend of a flow changes, and nothing else does.
+    pub(super) fn draw_hash_seed(&mut self) -> Result<()> {
+        let Stage { daemon, lab } = &mut *self.stage;
+        daemon.restart(lab)
     }
 
     /// Requests by backend, in order, from a map by name.

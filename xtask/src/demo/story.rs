@@ -5,6 +5,8 @@ use crate::term::{Colour, bar, paint, thousands};
 
 /// Width of a bar in cells.
 const BAR: usize = 32;
+/// Width of each of the bars that share a line.
+const SHORT_BAR: usize = 16;
 
 /// The teller.
 pub(super) struct Story {
@@ -103,6 +105,40 @@ impl Story {
         ));
     }
 
+    /// One line of many, under [`Story::short_runs`]: what each backend got, and the three counts.
+    pub(super) fn short_run(&self, name: &str, counted: &Comparison) {
+        let Comparison {
+            unit: _,
+            kernel,
+            backends,
+            client,
+        } = counted;
+        let shares = client.shares();
+        let bars: Vec<String> = shares.iter().map(|share| bar(*share, SHORT_BAR)).collect();
+        let percent: Vec<String> = shares
+            .iter()
+            .map(|share| format!("{:.0}", share * 100.0))
+            .collect();
+        let sign = sign(counted);
+        self.say(&format!(
+            "    {name}  {}  {:>7} %  {} {sign} {} {sign} {}",
+            bars.join("│"),
+            percent.join("/"),
+            thousands(kernel.total),
+            thousands(backends.total),
+            thousands(client.total)
+        ));
+    }
+
+    /// What the lines of many short runs show.
+    pub(super) fn short_runs(&self, mode: &str, title: &str, more: &str, unit: &str) {
+        self.say(&format!("{}  {title}", paint(Colour::Cyan, mode)));
+        self.say(&format!("    {more}"));
+        self.say(&format!(
+            "    {unit}: kernel counted = backends served = client got back"
+        ));
+    }
+
     fn counts(&self, counted: &Comparison) {
         let Comparison {
             unit,
@@ -110,12 +146,7 @@ impl Story {
             backends,
             client,
         } = counted;
-        let (sign, colour) = if counted.agrees() {
-            ("=", Colour::Green)
-        } else {
-            ("≠", Colour::Red)
-        };
-        let sign = paint(colour, sign);
+        let sign = sign(counted);
         self.say(&format!(
             "    {unit}: kernel counted {} {sign} backends served {} {sign} client got back {}",
             thousands(kernel.total),
@@ -150,6 +181,15 @@ impl Story {
             );
         }
         println!("in {took}, every request counted three times");
+    }
+}
+
+/// What stands between counts that agree, or do not, in total and for every backend.
+fn sign(counted: &Comparison) -> String {
+    if counted.agrees() {
+        paint(Colour::Green, "=")
+    } else {
+        paint(Colour::Red, "≠")
     }
 }
 
