@@ -91,7 +91,8 @@ pub fn bpf(route: Route) -> Result<PathBuf> {
 
 /// Strips what was linked and puts it into its place.
 fn install(linked: &Path, object: &Path) -> Result<()> {
-    let partial = object.with_extension("partial");
+    // Two runs at once each have a file of their own: neither may put into place what the other has half written.
+    let partial = object.with_extension(format!("{}.partial", std::process::id()));
     fs::copy(linked, &partial)?;
     strip(&partial)?;
     // Renamed into place whole, and only if it differs: `evenkeel` is compiled again when the object's date changes.
