@@ -4,12 +4,28 @@ use std::path::Path;
 use std::process::Command;
 
 use evenkeel::config::{Config, HashChoice, Mode};
+use evenkeel::datapath::capabilities;
 use proptest::prelude::*;
+
+/// Does `work` without the privileges to load programs: trying them takes seconds, and says nothing of a configuration.
+fn unprivileged(work: impl FnOnce() + Send + 'static) {
+    let work = move || {
+        capabilities::drop_after_load().expect("anybody may give up privileges");
+        work();
+    };
+    if let Err(panic) = std::thread::spawn(work).join() {
+        std::panic::resume_unwind(panic);
+    }
+}
 
 /// Every `bad_configs/NAME.toml` gives what `bad_configs/NAME.expected` says, one line a mistake; a `*` at the end of
 /// a line stands for what differs between hosts.
 #[test]
 fn every_mistake_gives_one_error_with_file_line_key_found_and_allowed() {
+    unprivileged(check_every_mistake);
+}
+
+fn check_every_mistake() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bad_configs");
     let mut checked = 0;
     let mut wrong = Vec::new();
@@ -42,6 +58,37 @@ fn every_mistake_gives_one_error_with_file_line_key_found_and_allowed() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(checked >= 20, "{checked} fixtures");
+}
+
+#[test]
+fn mistakes_do_not_hide_what_is_found_of_the_host() {
+    unprivileged(check_both);
+}
+
+fn check_both() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bad_configs");
+    let check = |arguments: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_evenkeel"))
+            .current_dir(&directory)
+            .args(["check", "--config", "empty.toml"])
+            .args(arguments)
+            .output()
+            .expect("the command runs")
+    };
+    let output = check(&["--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let mistake = &report["mistakes"][0];
+    assert_eq!(mistake["file"], "empty.toml");
+    assert_eq!(mistake["line"], 1);
+    for key in ["key", "found", "allowed"] {
+        assert!(mistake[key].as_str().is_some_and(|text| !text.is_empty()));
+    }
+    assert!(report["findings"].as_array().is_some_and(|it| it.len() > 5));
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.contains("empty.toml has 2 mistakes"), "{said}");
+    let printed = String::from_utf8(check(&[]).stdout).expect("text");
+    assert!(printed.contains("ip_forward"), "{printed}");
 }
 
 fn matches(error: &str, expected: &str) -> bool {

@@ -32,7 +32,7 @@ pub struct Finding {
     pub status: Status,
     /// What was found.
     pub found: String,
-    /// What to do about it, a command where there is one; empty if nothing is to be done.
+    /// What to do about it, a command where there is one; empty only if all is as it should be.
     pub remedy: String,
 }
 
@@ -101,7 +101,12 @@ pub fn check_options(options: &Options) -> Vec<Finding> {
         ));
     }
     if let Err(error) = options.check() {
-        findings.push(Finding::new("options", Status::Fail, error.to_string(), ""));
+        findings.push(Finding::new(
+            "options",
+            Status::Fail,
+            error.to_string(),
+            "change that key in the configuration and check again",
+        ));
     }
     findings.extend(memory(options));
     findings
@@ -245,7 +250,12 @@ fn nat_ports() -> Finding {
             "nat ports",
             format!("local sockets use {}-{}", local.start(), local.end()),
         ),
-        Err(error) => Finding::new("nat ports", Status::Warn, error.to_string(), ""),
+        Err(error) => Finding::new(
+            "nat ports",
+            Status::Warn,
+            error.to_string(),
+            "mount -t proc proc /proc: the ports of local sockets, which NAT must not use, are read there",
+        ),
     }
 }
 

@@ -31,7 +31,7 @@ pub(super) fn probes() -> Vec<Finding> {
             "hooks",
             Status::Warn,
             "trying them failed",
-            "",
+            "report this with the output of `uname -a` and what was printed above",
         )]
     })
 }
@@ -56,12 +56,12 @@ fn probe_here() -> Vec<Finding> {
     {
         return findings;
     }
-    let generic = "set `hook = \"tc\"`, which works without";
+    // Native XDP is up to each driver, and attaching to a network card in use may reset it: `run` does, a check must not.
     findings.push(verdict(
-        "xdp",
+        "generic xdp",
         Status::Warn,
-        "works",
-        generic,
+        "works; whether a driver takes it natively was not tried",
+        "set `hook = \"tc\"`, which works without",
         attach_xdp(&mut ebpf),
     ));
     let tcx = attach_tcx(&mut ebpf);

@@ -155,7 +155,7 @@ fn preflight_finds_nothing_wrong_where_the_data_path_runs_and_leaves_nothing() {
         .filter(|finding| finding.status == Status::Fail)
         .collect();
     assert!(failures.is_empty(), "{failures:?}");
-    for name in ["xdp", "tcx", "clsact", "sk_lookup", "ip_forward"] {
+    for name in ["generic xdp", "tcx", "clsact", "sk_lookup", "ip_forward"] {
         assert!(
             findings.iter().any(|finding| finding.name == name),
             "{name} is looked at"
@@ -164,13 +164,20 @@ fn preflight_finds_nothing_wrong_where_the_data_path_runs_and_leaves_nothing() {
     let wrong = Options {
         interfaces: vec![interface("eth77", HookChoice::Auto)],
         pin_dir: PathBuf::from("/run/evenkeel-no-bpffs"),
+        max_services: 0,
         ..lab.options()
     };
     let failed: Vec<_> = check_options(&wrong)
         .into_iter()
         .filter(|finding| finding.status == Status::Fail)
         .collect();
-    assert_eq!(failed.len(), 2, "{failed:?}");
-    assert!(failed.iter().all(|finding| !finding.remedy.is_empty()));
+    assert_eq!(failed.len(), 3, "{failed:?}");
+    assert!(
+        findings
+            .iter()
+            .chain(&failed)
+            .all(|finding| (finding.status == Status::Ok) == finding.remedy.is_empty()),
+        "{findings:?} {failed:?}"
+    );
     assert!(!lab.pin_dir.exists());
 }
