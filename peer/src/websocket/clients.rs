@@ -1,5 +1,5 @@
-//! `bench-peer hold`: sessions, each from a source address of its own, that come back whenever they lose their
-//! connection. A line on standard input is a command, and is answered by a line of JSON:
+//! `bench-peer hold`: sessions, each from a source address of its own and with its own cookies, that come back whenever
+//! they lose their connection. A line on standard input is a command, and is answered by a line of JSON:
 //!
 //! * `status`: how many sessions are connected, to which server, and how many connections since the last `forget`
 //!   found their session's state, at the server that served it last, or did not;
@@ -26,6 +26,9 @@ use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+
+use super::cookies::Cookies;
 
 /// The wait before the next try grows from here ...
 const FIRST_WAIT: Duration = Duration::from_millis(20);
@@ -96,6 +99,7 @@ async fn hold(args: &Args) -> Result<()> {
             board: Rc::clone(&board),
             inbox,
             last: None,
+            cookies: Cookies::default(),
         };
         tokio::task::spawn_local(session.live());
         sessions.push(orders);
@@ -165,6 +169,7 @@ struct Session {
     inbox: mpsc::Receiver<Order>,
     /// The server that served it last.
     last: Option<String>,
+    cookies: Cookies,
 }
 
 type Socket = tokio_tungstenite::WebSocketStream<tokio::net::TcpStream>;
@@ -202,7 +207,10 @@ impl Session {
         let stream = socket.connect(self.target).await?;
         stream.set_nodelay(true)?;
         let url = format!("ws://{}/{}", self.target, self.number);
-        let (mut socket, _) = client_async(url, stream).await?;
+        let mut request = url.into_client_request()?;
+        self.cookies.give(request.headers_mut());
+        let (mut socket, answer) = client_async(request, stream).await?;
+        self.cookies.keep(answer.headers());
         let first = socket.next().await.context("closed at once")??;
         let text = first.into_text()?;
         let (word, server) = text.split_once(' ').context("no greeting")?;

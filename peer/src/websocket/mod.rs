@@ -5,4 +5,5 @@
 //! echoed.
 
 pub mod clients;
+mod cookies;
 pub mod server;

@@ -20,6 +20,7 @@ pub mod number;
 mod observe;
 mod peers;
 mod pinning;
+mod probe;
 mod protocols;
 pub mod report;
 pub mod result;

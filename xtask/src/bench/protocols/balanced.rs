@@ -1,7 +1,7 @@
 //! One client behind evenkeel: how evenly its requests land on four backends at L4 and at L7, and what the proxy's CPU
 //! costs.
 
-use std::{fs, net::Ipv4Addr, path::PathBuf, process::Command, time::Duration};
+use std::{net::Ipv4Addr, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::Protocol;
 use crate::{
     bench::{
+        probe,
         stats::{fairness, median},
         websocket::holder::Holder,
     },
@@ -239,15 +240,11 @@ fn udp_service(lab: &Lab, mode: &str) -> Result<String> {
     Ok(text)
 }
 
-/// Whether `evenkeel check` finds nothing wrong with a UDP service.
+/// Whether evenkeel knows UDP services.
 fn accepts_udp(lab: &Lab, mode: &str) -> Result<bool> {
-    let file = lab.directory().join(format!("udp-{mode}.toml"));
     let interfaces = Interface::all(lab, "tc", "native");
-    let config = lab::render(lab, &interfaces, &[], "");
-    fs::write(&file, config + &udp_service(lab, mode)?)?;
-    let mut check = lab.balancer().command(workspace::evenkeel()?);
-    let output = check.arg("check").arg("--config").arg(&file).output()?;
-    Ok(!String::from_utf8_lossy(&output.stderr).contains("service.protocol"))
+    let config = lab::render(lab, &interfaces, &[], "") + &udp_service(lab, mode)?;
+    probe::accepts(lab, &format!("udp-{mode}"), &config, "service.protocol")
 }
 
 fn serve(lab: &Lab, peer: &PathBuf, index: usize) -> Result<[Process; 3]> {

@@ -2,13 +2,16 @@
 
 use super::{
     Case,
-    stage::{BACKENDS, Event, REACTION, SESSIONS, Seen, names},
+    stage::{BACKENDS, COOKIE, REACTION, SESSIONS, Seen, names},
 };
 use crate::bench::{
     Outcome,
     attempts::Attempts,
     result::{Axis, Cell, Claim, Column, Measured, Plot, PlotKind, Point, Row, Series, Table},
 };
+
+/// What the cells of a hash that evenkeel does not know wait for.
+const WANTS: &str = "cookies";
 
 type Read = fn(&Seen) -> f64;
 
@@ -60,22 +63,19 @@ fn samples(case: &Case, read: Read) -> Vec<f64> {
 }
 
 fn table(cases: &[Case], attempts: &Attempts) -> Table {
-    let mut rows: Vec<Row> = cases
+    let cell = |case: &Case, read: Read| match attempts.cell(&case.name(), &samples(case, read)) {
+        Cell::Empty => Cell::NotYet {
+            wants: WANTS.to_owned(),
+        },
+        cell => cell,
+    };
+    let rows = cases
         .iter()
         .map(|case| {
-            let cells = METRICS
-                .iter()
-                .map(|(.., read)| attempts.cell(&case.name(), &samples(case, *read)));
+            let cells = METRICS.iter().map(|(.., read)| cell(case, *read));
             Row::new(case.name(), cells.collect())
         })
         .collect();
-    let wants = || Cell::NotYet {
-        wants: "cookies".to_owned(),
-    };
-    for event in Event::ALL {
-        let cells = METRICS.iter().map(|_| wants()).collect();
-        rows.push(Row::new(format!("cookie at l7, {}", event.name()), cells));
-    }
     Table {
         id: "sessions".to_owned(),
         title: "Sessions that lose their connection, or their backend".to_owned(),
@@ -103,6 +103,11 @@ fn vertical(title: &str) -> Axis {
     }
 }
 
+/// Those of which there is something to draw.
+fn measured(cases: &[Case]) -> impl Iterator<Item = &Case> {
+    cases.iter().filter(|case| !case.seen.is_empty())
+}
+
 /// Share of sessions that find their state, before and after the event.
 fn found(cases: &[Case]) -> Plot {
     let moments: [(&str, Read); 2] = [
@@ -117,8 +122,7 @@ fn found(cases: &[Case]) -> Plot {
         kind: PlotKind::Bars,
         x: categories("", moments.map(|(name, _)| name.to_owned()).to_vec()),
         y: vertical("% of sessions"),
-        series: cases
-            .iter()
+        series: measured(cases)
             .map(|case| Series {
                 name: case.name(),
                 points: (0..)
@@ -142,8 +146,7 @@ fn left_behind(cases: &[Case]) -> Plot {
         kind: PlotKind::Bars,
         x: categories("backend", names()),
         y: vertical("sessions"),
-        series: cases
-            .iter()
+        series: measured(cases)
             .map(|case| Series {
                 name: case.name(),
                 points: (0..BACKENDS)
@@ -165,7 +168,7 @@ fn claims(cases: &[Case]) -> Vec<Claim> {
     let all = |hash: &str, read: Read| -> Vec<f64> {
         cases
             .iter()
-            .filter(|case| case.hash == hash)
+            .filter(|case| case.hash.name == hash)
             .flat_map(|case| samples(case, read))
             .collect()
     };
@@ -179,13 +182,18 @@ fn claims(cases: &[Case]) -> Vec<Claim> {
         .iter()
         .flat_map(|case| samples(case, |seen| seen.disturbed))
         .sum();
-    vec![
+    let cookie = all(COOKIE.name, |seen| seen.found);
+    let with_cookie = (!cookie.is_empty()).then(|| {
+        Claim::new(
+            "With a cookie every session that comes back finds its state (100 %)",
+            at_worst(&cookie),
+            cookie.iter().all(|share| *share == 1.0),
+        )
+    });
+    let others = [
         Claim::new(
             "With source-ip every session that comes back finds its state (100 %)",
-            format!(
-                "{:.1} % at worst",
-                100.0 * sticky.iter().copied().fold(1.0, f64::min)
-            ),
+            at_worst(&sticky),
             sticky.iter().all(|share| *share == 1.0),
         ),
         Claim::new(
@@ -201,5 +209,13 @@ fn claims(cases: &[Case]) -> Vec<Claim> {
             format!("{disturbed:.0} connections"),
             disturbed == 0.0,
         ),
-    ]
+    ];
+    others.into_iter().chain(with_cookie).collect()
+}
+
+fn at_worst(shares: &[f64]) -> String {
+    format!(
+        "{:.1} % at worst",
+        100.0 * shares.iter().copied().fold(1.0, f64::min)
+    )
 }

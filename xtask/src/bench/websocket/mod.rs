@@ -1,5 +1,5 @@
 //! What becomes of long-lived sessions whose state lives in a backend's memory: with every connection chosen for by
-//! itself, and with `hash = "source-ip"`, at L4.
+//! itself, and with `hash = "source-ip"`, at L4; and with `hash = "cookie"` at L7, once evenkeel can do that.
 //!
 //! 200 WebSocket sessions, each from an address of its own, are held over four backends. Then, in this order:
 //!
@@ -9,7 +9,7 @@
 //! 4. every session loses its connection once more.
 //!
 //! A session finds its state if it comes back to the very server process that served it last. Every run has sessions
-//! that no server knows, and the two services differ in nothing but their hash.
+//! that no server knows, and the services differ in nothing but what decides the backend.
 
 mod figures;
 pub(super) mod holder;
@@ -19,14 +19,14 @@ use anyhow::Result;
 
 use super::{Context, Outcome, attempts::Attempts};
 use crate::term::Progress;
-use stage::{Event, HASHES, Seen, Stage};
+use stage::{Event, HASHES, Hash, Seen, Stage};
 
 /// Rounds, full and quick.
 const ROUNDS: (usize, usize) = (21, 3);
 
 /// What each round showed of one hash and one event.
 pub(super) struct Case {
-    hash: &'static str,
+    hash: Hash,
     event: Event,
     seen: Vec<Seen>,
 }
@@ -34,7 +34,7 @@ pub(super) struct Case {
 impl Case {
     /// In words.
     fn name(&self) -> String {
-        format!("{}, {}", self.hash, self.event.name())
+        format!("{}, {}", self.hash.describe(), self.event.name())
     }
 }
 
@@ -46,7 +46,7 @@ pub(super) fn run(context: &Context) -> Result<Outcome> {
     let mut cases: Vec<Case> = points
         .iter()
         .map(|(hash, event)| Case {
-            hash: HASHES[*hash].name,
+            hash: HASHES[*hash],
             event: *event,
             seen: Vec::new(),
         })
@@ -65,7 +65,8 @@ pub(super) fn run(context: &Context) -> Result<Outcome> {
                 stage.mend(hash)?;
             }
             let case = &mut cases[at];
-            case.seen.extend(attempts.keep(&case.name(), visit)?);
+            case.seen
+                .extend(attempts.keep(&case.name(), visit)?.flatten());
         }
     }
     progress.done();

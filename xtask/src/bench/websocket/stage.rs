@@ -1,4 +1,5 @@
-//! A lab with WebSocket servers behind two services that differ in nothing but their hash, and what happens to them.
+//! A lab with WebSocket servers behind services that differ in nothing but what decides the backend, and what happens to
+//! them.
 
 use std::{
     net::Ipv4Addr,
@@ -12,7 +13,7 @@ use nix::sys::signal::Signal;
 
 use super::holder::Holder;
 use crate::{
-    bench::stats,
+    bench::{probe, stats},
     build,
     lab::{self, Daemon, Interface, Lab, Process, Service, Spec},
 };
@@ -26,23 +27,61 @@ const FIRST: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 10);
 /// What it takes until somebody drains a backend that was killed: evenkeel does not look after backends itself yet.
 pub(super) const REACTION: Duration = Duration::from_secs(1);
 
-/// What decides the backend of a flow, and the port of the service that has it so.
+/// What decides the backend of a session, in which mode, and the port of the service that has it so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Hash {
     pub(super) name: &'static str,
+    mode: &'static str,
     port: u16,
 }
 
-pub(super) static HASHES: [Hash; 2] = [
+impl Hash {
+    /// In words.
+    pub(super) fn describe(self) -> String {
+        match self.mode {
+            "l4" => self.name.to_owned(),
+            mode => format!("{} at {mode}", self.name),
+        }
+    }
+
+    fn service(self, lab: &Lab) -> Result<Service> {
+        let backends = (0..BACKENDS)
+            .map(|index| lab.backend_address(index, self.port))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Service {
+            hash: self.name.to_owned(),
+            mode: self.mode.to_owned(),
+            ..Service::new(self.name, lab.service(self.port), &backends)
+        })
+    }
+
+    /// Whether evenkeel knows it.
+    fn is_known(self, lab: &Lab) -> Result<bool> {
+        let interfaces = Interface::all(lab, "tc", "native");
+        let config = lab::render(lab, &interfaces, &[self.service(lab)?], "");
+        probe::accepts(lab, self.name, &config, "service.hash")
+    }
+}
+
+pub(super) static HASHES: [Hash; 3] = [
     Hash {
         name: "5-tuple",
+        mode: "l4",
         port: 8001,
     },
     Hash {
         name: "source-ip",
+        mode: "l4",
         port: 8002,
     },
+    COOKIE,
 ];
+/// A cookie that the proxy sets and the clients bring back: measured from the day that evenkeel knows it.
+pub(super) const COOKIE: Hash = Hash {
+    name: "cookie",
+    mode: "l7",
+    port: 8003,
+};
 
 /// What happens to the first backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +131,8 @@ pub(super) struct Stage {
     daemon: Daemon,
     /// By hash and backend.
     servers: Vec<Vec<Process>>,
+    /// By hash: whether evenkeel can do that.
+    known: Vec<bool>,
     peer: PathBuf,
     lab: Lab,
     /// Number of the next session that no server knows.
@@ -111,29 +152,27 @@ impl Stage {
             .collect();
         let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
         lab.client().ip(&addresses)?;
+        let known = HASHES.map(|hash| hash.is_known(&lab));
+        let known = known.into_iter().collect::<Result<Vec<_>>>()?;
         let services = HASHES
             .iter()
-            .map(|hash| {
-                let backends = (0..BACKENDS)
-                    .map(|index| lab.backend_address(index, hash.port))
-                    .collect::<Result<Vec<_>>>()?;
-                Ok(Service {
-                    hash: hash.name.to_owned(),
-                    ..Service::new(hash.name, lab.service(hash.port), &backends)
-                })
-            })
+            .zip(&known)
+            .filter(|(_, known)| **known)
+            .map(|(hash, _)| hash.service(&lab))
             .collect::<Result<Vec<_>>>()?;
         let interfaces = Interface::all(&lab, "tc", "native");
         let daemon = Daemon::start(&lab, &lab::render(&lab, &interfaces, &services, ""))?;
         let mut stage = Self {
             daemon,
             servers: Vec::new(),
+            known,
             peer,
             lab,
             next: 0,
         };
-        for hash in HASHES {
-            let servers = (0..BACKENDS).map(|index| stage.serve(hash, index));
+        for (which, hash) in HASHES.into_iter().enumerate() {
+            let number = if stage.known[which] { BACKENDS } else { 0 };
+            let servers = (0..number).map(|index| stage.serve(hash, index));
             let servers = servers.collect::<Result<_>>()?;
             stage.servers.push(servers);
         }
@@ -151,8 +190,11 @@ impl Stage {
         Process::serve(&self.lab, &file, &mut command)
     }
 
-    /// One run, with sessions that nobody knows yet.
-    pub(super) fn visit(&mut self, which: usize, event: Event) -> Result<Seen> {
+    /// One run, with sessions that nobody knows yet; `None` where evenkeel cannot do that yet.
+    pub(super) fn visit(&mut self, which: usize, event: Event) -> Result<Option<Seen>> {
+        if !self.known[which] {
+            return Ok(None);
+        }
         let hash = HASHES[which];
         let target = self.lab.service(hash.port);
         let sessions = (FIRST, self.next);
@@ -171,7 +213,7 @@ impl Stage {
         self.mend(which)?;
         let back = holder.status()?.sessions(&names);
         let again = holder.blip()?;
-        Ok(Seen {
+        Ok(Some(Seen {
             found: share(blip.found),
             lost: f64::from(lost),
             disturbed: f64::from(after.made()) - f64::from(lost),
@@ -181,7 +223,7 @@ impl Stage {
             sessions: back,
             found_again: share(again.found),
             again: stats::hot_factor(&again.sessions(&names)),
-        })
+        }))
     }
 
     /// The first backend is there again, empty, and undrained.
