@@ -34,7 +34,7 @@ pub use context::Context;
 pub use result::Outcome;
 pub use runner::run;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use store::Results;
 
@@ -110,8 +110,15 @@ static SCENARIOS: &[Scenario] = &[
 
 /// Makes the report again from what is stored, without measuring.
 pub fn report() -> Result<()> {
-    let page = report::write(&Results::load(names())?)?;
+    let results = Results::load(names())?;
+    let page = report::write(&results)?;
     println!("{}", page.display());
+    let complaints = report::complaints(&results)?;
+    ensure!(
+        complaints.is_empty(),
+        "a browser does not show it as it should:\n{}",
+        complaints.join("\n")
+    );
     Ok(())
 }
 

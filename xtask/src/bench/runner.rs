@@ -61,6 +61,11 @@ pub fn run(names: &[String], context: &Context) -> Result<()> {
         spell(begun.elapsed()),
         store::home()?.join("report.html").display()
     );
+    // Figures are figures, however they are drawn, and whether a browser runs here or not: no reason to fail.
+    let complaints = report::complaints(&Results::load(super::names())?);
+    for complaint in complaints.unwrap_or_else(|error| vec![format!("{error:#}")]) {
+        println!("{}", paint(Colour::Yellow, format!("report: {complaint}")));
+    }
     ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
     Ok(())
 }

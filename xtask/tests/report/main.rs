@@ -1,16 +1,26 @@
 //! The report of the benchmarks in a real browser, in light and in dark, in a wide window and on a phone.
 
-mod browser;
 mod fixture;
 
+use std::path::Path;
+
 use anyhow::{Result, ensure};
-use xtask::bench::report::page;
+use xtask::bench::report::{
+    browser::{self, Found},
+    page,
+};
 
 /// Plots of the fixture, once in each frame.
 const PLOTS: usize = 2 * 7;
 
+/// What a browser sees of `page`; `name` is unique among tests that run at once.
+fn look(name: &str, page: &str, dark: bool) -> Result<Found> {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("report-{name}-{dark}"));
+    browser::look(&directory, page, dark)
+}
+
 fn looks_right(dark: bool) -> Result<()> {
-    let found = browser::look("right", &page(&fixture::results()), dark)?;
+    let found = look("right", &page(&fixture::results()), dark)?;
     ensure!(found.complaints.is_empty(), "{:#?}", found.complaints);
     ensure!(found.plots == PLOTS && found.texts > 200, "{found:?}");
     ensure!(found.dark == dark, "asked for dark: {dark}; {found:?}");
@@ -56,7 +66,7 @@ fn the_probe_sees_what_it_is_for() -> Result<()> {
         ensure!(bad.contains(intact), "the page has no {intact}");
         bad = bad.replacen(intact, broken, 1);
     }
-    let found = browser::look("broken", &bad, false)?;
+    let found = look("broken", &bad, false)?;
     for (_, broken, complaint) in breaks {
         ensure!(
             found

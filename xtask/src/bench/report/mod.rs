@@ -3,6 +3,7 @@
 //!
 //! Names, notes and reasons come from scenarios, peers and failures: all of it is escaped for where it goes.
 
+pub mod browser;
 mod csv;
 mod html;
 mod markdown;
@@ -15,6 +16,7 @@ use std::{fs, path::PathBuf};
 use anyhow::{Context as _, Result};
 
 use super::store::{self, Results};
+use crate::term::Progress;
 
 pub use readme::write as readme;
 
@@ -44,6 +46,18 @@ pub fn write(results: &Results) -> Result<PathBuf> {
 #[must_use]
 pub fn page(results: &Results) -> String {
     html::page(results)
+}
+
+/// What a real browser finds wrong with the page; where there is no browser that is said, and nothing found.
+pub fn complaints(results: &Results) -> Result<Vec<String>> {
+    if browser::find().is_none() {
+        eprintln!("no browser here looked at the report: cargo xtask setup --tests brings one");
+        return Ok(Vec::new());
+    }
+    let progress = Progress::start("looking at the report in a browser");
+    let complaints = browser::inspect(results)?;
+    progress.clear();
+    Ok(complaints)
 }
 
 /// How many claims were checked, and how many of them held.

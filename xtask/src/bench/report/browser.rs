@@ -1,8 +1,9 @@
-//! A real browser, headless and without a network, that opens a page and says what it saw.
+//! A real browser, headless and without a network, that opens a page and says what it saw: in tests a page made for
+//! them, and after every run the report of that run.
 //!
 //! Driven by command-line flags alone: the probe writes what it found into its own page, `--dump-dom` prints that, and
 //! errors of the console go to standard error. A client of the DevTools protocol would be a WebSocket and an async
-//! runtime more, for nothing that this test needs.
+//! runtime more, for nothing that is needed here.
 
 use std::{
     fs,
@@ -12,28 +13,49 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
-use xtask::workspace;
+
+use super::Results;
+use crate::{bench::store, workspace};
 
 /// What the probe writes down; see probe.html.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Found {
+pub struct Found {
     /// All that is wrong, and what the console said.
-    pub(crate) complaints: Vec<String>,
+    pub complaints: Vec<String>,
     /// Plots looked at, in both frames.
-    pub(crate) plots: usize,
+    pub plots: usize,
     /// Pieces of text looked at, in both frames.
-    pub(crate) texts: usize,
+    pub texts: usize,
     /// The page was shown dark.
-    pub(crate) dark: bool,
+    pub dark: bool,
 }
 
-/// Opens `page`, in a dark or a light browser, and looks at it. `name` is unique among tests that run at once.
-pub(crate) fn look(name: &str, page: &str, dark: bool) -> Result<Found> {
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("report-{name}-{dark}"));
-    if directory.exists() {
-        fs::remove_dir_all(&directory)?;
+/// Looks at the page of `results` in light and in dark; gives what is wrong with it.
+pub fn inspect(results: &Results) -> Result<Vec<String>> {
+    let page = super::page(results);
+    // In a wide frame and in one of a phone.
+    let plots = results.records.iter();
+    let plots = 2 * plots.map(|it| it.outcome.plots.len()).sum::<usize>();
+    let mut complaints = Vec::new();
+    for (dark, shade) in [(false, "light"), (true, "dark")] {
+        let found = look(&store::home()?.join(format!("seen-{shade}")), &page, dark)?;
+        let said = found.complaints.into_iter();
+        complaints.extend(said.map(|complaint| format!("in {shade}, {complaint}")));
+        if found.plots != plots {
+            let drawn = found.plots;
+            complaints.push(format!("in {shade}, {drawn} of {plots} plots are there"));
+        }
     }
-    fs::create_dir_all(&directory)?;
+    Ok(complaints)
+}
+
+/// Opens `page`, in a dark or a light browser, and looks at it. `directory` is made for that, and left behind only if
+/// something is wrong.
+pub fn look(directory: &Path, page: &str, dark: bool) -> Result<Found> {
+    if directory.exists() {
+        fs::remove_dir_all(directory)?;
+    }
+    fs::create_dir_all(directory)?;
     fs::write(directory.join("report.html"), page)?;
     fs::write(directory.join("probe.html"), include_str!("probe.html"))?;
     let output = chromium()?
@@ -85,14 +107,19 @@ pub(crate) fn look(name: &str, page: &str, dark: bool) -> Result<Found> {
         .extend(console.map(|line| format!("console: {line}")));
     // What looks wrong is left to be looked at.
     if found.complaints.is_empty() {
-        fs::remove_dir_all(&directory)?;
+        fs::remove_dir_all(directory)?;
     }
     Ok(found)
 }
 
-fn chromium() -> Result<Command> {
+/// The browser, if there is one.
+#[must_use]
+pub fn find() -> Option<PathBuf> {
     let names = ["chromium", "chromium-browser", "google-chrome"];
-    let found: Option<PathBuf> = names.iter().find_map(|name| workspace::which(name));
-    let path = found.context("no chromium here: run cargo xtask setup --tests")?;
+    names.iter().find_map(|name| workspace::which(name))
+}
+
+fn chromium() -> Result<Command> {
+    let path = find().context("no chromium here: run cargo xtask setup --tests")?;
     Ok(Command::new(path))
 }
