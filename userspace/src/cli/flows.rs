@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::Global;
-use super::output::{CLEAR, Paint, Side, Table, print, print_json, print_json_line};
+use super::output::{Paint, Side, Table, print, print_json, print_json_line};
 use super::units::{bytes, count, seconds};
+use super::{Global, new_page};
 use crate::api::client::{Client, encode};
 use crate::api::types::Flows;
 
@@ -46,8 +46,7 @@ pub(super) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         if global.json {
             print_json_line(&flows)?;
         } else {
-            let clear = if paint.on { CLEAR } else { "" };
-            print(&format!("{clear}{}", render(&flows, paint)))?;
+            print(&format!("{}{}", new_page(), render(&flows, paint)))?;
         }
         std::thread::sleep(REFRESH);
     }

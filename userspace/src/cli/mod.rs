@@ -85,6 +85,16 @@ impl Global {
     }
 }
 
+/// What goes before a text that replaces the one before it: on a terminal a clean page, whatever the colours; in a file
+/// or a pipe nothing.
+fn new_page() -> &'static str {
+    if std::io::stdout().is_terminal() {
+        output::CLEAR
+    } else {
+        ""
+    }
+}
+
 /// When to use colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Color {

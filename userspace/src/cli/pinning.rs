@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::Global;
-use super::output::{CLEAR, Paint, Side, Table, bar, print, print_json, print_json_line};
+use super::output::{Paint, Side, Table, bar, print, print_json, print_json_line};
 use super::units::{count, counted, figure, parse_duration, percent};
+use super::{Global, new_page};
 use crate::api::client::{Client, encode};
 use crate::pinning::{PinningReport, ServicePinning};
 
@@ -52,11 +52,8 @@ pub(super) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         if global.json {
             print_json_line(&report)?;
         } else {
-            let clear = if paint.on { CLEAR } else { "" };
-            print(&format!(
-                "{clear}{}",
-                render(&report, Some(interval), paint)
-            ))?;
+            let text = render(&report, Some(interval), paint);
+            print(&format!("{}{text}", new_page()))?;
         }
     }
 }
