@@ -16,9 +16,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::{
     setup::{self, BpfTools, Route, Toolchain},
-    shell,
-    term::Progress,
-    workspace,
+    shell, workspace,
 };
 
 /// The binaries of the `ebpf` package, and the objects that are made of them.
