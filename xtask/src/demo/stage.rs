@@ -2,8 +2,9 @@
 
 use std::{
     collections::BTreeMap,
-    io::{BufRead as _, BufReader, Read as _},
+    io::{self, BufRead as _, BufReader},
     process::Stdio,
+    thread,
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -235,6 +236,9 @@ impl Cast<'_> {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut child = self.stage.lab.spawn(&mut command)?;
+        // Both pipes are read at once: a report is longer than a pipe holds, and the driver would wait for ever.
+        let stdout = child.stdout.take();
+        let report = thread::spawn(move || stdout.map(io::read_to_string).transpose());
         let mut complaints = String::new();
         let mut silent = 0;
         for line in child
@@ -264,10 +268,10 @@ impl Cast<'_> {
                 return Err(error);
             }
         }
-        let mut printed = String::new();
-        if let Some(mut stdout) = child.stdout.take() {
-            stdout.read_to_string(&mut printed)?;
-        }
+        let printed = report
+            .join()
+            .map_err(|_| anyhow!("reading the driver's report failed"))??
+            .unwrap_or_default();
         let status = child.wait()?;
         // With failed requests the exit status is not 0, and the report tells more than that.
         serde_json::from_str(&printed).with_context(|| {

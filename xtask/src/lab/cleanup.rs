@@ -4,7 +4,9 @@
 //! id alone proves nothing, it may have been given out again; together with the start time it does.
 
 use std::{
+    fmt::Display,
     fs,
+    io::{self, Write as _},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::{Child, Command},
@@ -51,7 +53,7 @@ pub(super) fn register(id: &str) -> Result<()> {
         // A program that has its own handler keeps it; then only `clean` helps after a Ctrl-C.
         let _ = ctrlc::set_handler(|| {
             let _changing = changing();
-            eprintln!("\ninterrupted: removing the lab");
+            say("\ninterrupted: removing the lab");
             for lab in lock(&LABS).drain(..) {
                 take_away(&lab.id, lab.started);
             }
@@ -127,7 +129,7 @@ pub fn clean(which: Leftovers, named: &[String]) -> Result<Vec<String>> {
     let mut removed = Vec::new();
     let entries = match fs::read_dir(HOME) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(removed),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(removed),
         Err(error) => return Err(error).with_context(|| format!("cannot read {HOME}")),
     };
     for entry in entries {
@@ -185,16 +187,22 @@ fn take_away(id: &str, started: Vec<Running>) {
         );
     }
     if let Err(error) = fs::remove_dir_all(&directory)
-        && error.kind() != std::io::ErrorKind::NotFound
+        && error.kind() != io::ErrorKind::NotFound
     {
-        eprintln!("cannot remove {}: {error}", directory.display());
+        say(format!("cannot remove {}: {error}", directory.display()));
     }
 }
 
 fn complain(outcome: Result<String>) {
     if let Err(error) = outcome {
-        eprintln!("{error:#}");
+        say(format!("{error:#}"));
     }
+}
+
+/// Tells whoever still listens. `eprintln!` would panic where nobody does, as when Ctrl-C ended the other side of a pipe
+/// first, and the lab would stay.
+pub(super) fn say(what: impl Display) {
+    let _ = writeln!(io::stderr(), "{what}");
 }
 
 /// Names and inodes of the namespaces of lab `id`.

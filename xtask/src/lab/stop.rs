@@ -22,6 +22,8 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
 
+use super::cleanup::say;
+
 /// How long processes of a lab have to end by themselves.
 const GRACE: Duration = Duration::from_secs(2);
 /// How often to look who is left.
@@ -73,7 +75,7 @@ pub(super) fn stop(started: Vec<Running>, namespaces: &[u64]) {
         }
         if begun.elapsed() > 2 * GRACE {
             let left: Vec<_> = left.iter().map(|process| process.pid).collect();
-            eprintln!("these processes of a lab do not end: {left:?}");
+            say(format!("these processes of a lab do not end: {left:?}"));
             return;
         }
         let signal = if begun.elapsed() > GRACE {
