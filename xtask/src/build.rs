@@ -42,7 +42,7 @@ pub fn quick() -> Result<PathBuf> {
 
 /// Builds `bench-peer`, which only benchmarks need; returns the binary.
 pub fn bench_peer() -> Result<PathBuf> {
-    binary("bench-peer", "bench-peer", "quick")
+    binary("bench-peer", "bench-peer", "peer")
 }
 
 /// Builds the binary of a package with a profile of the workspace.
