@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::ValueEnum;
-use http::Uri;
+use http::{HeaderName, Uri};
 
 use super::Global;
 use super::local_runtime::{block_on, termination};
@@ -17,7 +17,7 @@ use crate::load::driver::{
     self, Balance, Budget, Kind, Logs, Outputs, Plan, PlanError, Progress, Renewal, Schedule,
     Target, Weights,
 };
-use crate::load::fresh_seed;
+use crate::load::{BACKEND_HEADER, fresh_seed};
 use crate::open_files;
 
 /// Requests of a run for which nothing says when it ends.
@@ -139,6 +139,9 @@ struct What {
     /// Ask the echo backend for an answer of so many bytes, and check that they come.
     #[arg(long, value_name = "BYTES")]
     response_size: Option<u64>,
+    /// The header field of an answer that names the backend which gave it; results are told apart by it.
+    #[arg(long, default_value = BACKEND_HEADER, value_name = "NAME")]
+    backend_header: HeaderName,
 }
 
 /// What is told of the run.
@@ -232,6 +235,7 @@ impl Args {
             warm_up: pace.warm_up,
             payload: what.payload.clone(),
             response_size: what.response_size,
+            backend_header: what.backend_header.clone(),
             timeout: pace.timeout,
             renewal: Renewal {
                 after_requests: who.reconnect_every,

@@ -5,7 +5,7 @@ mod clients;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use http::{HeaderValue, Uri};
+use http::{HeaderName, HeaderValue, Uri};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;
@@ -74,6 +74,7 @@ fn plan(target: SocketAddr, kind: Kind, weights: &[u32], budget: Budget) -> Plan
         warm_up: Duration::ZERO,
         payload: 100.into(),
         response_size: None,
+        backend_header: HeaderName::from_static(super::BACKEND_HEADER),
         timeout: Duration::from_secs(30),
         renewal: Renewal::default(),
         sources: Vec::new(),
@@ -278,6 +279,20 @@ fn how_late_the_client_itself_is_is_told_where_it_is_known() {
         assert!(said.contains("requests started late by p50"), "{said}");
         let slow = start_delay.p99 > 1000;
         assert_eq!(said.contains("bottleneck"), slow, "{said}");
+    });
+}
+
+#[test]
+fn results_are_told_apart_by_the_header_that_was_asked_for() {
+    local(async {
+        for kind in [Kind::Http2, Kind::Http1 { keep_alive: true }] {
+            let backend = Backend::start("b", Duration::ZERO).await;
+            let mut plan = plan(backend.address, kind, &[1], Budget::Requests(20));
+            plan.backend_header = http::header::CONTENT_TYPE;
+            let report = run(&plan).await;
+            let names: Vec<&String> = report.per_backend.keys().collect();
+            assert_eq!(names, ["application/json"], "{kind:?}");
+        }
     });
 }
 

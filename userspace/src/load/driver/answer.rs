@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::load::TOOK_HEADER;
 use crate::load::arrival::Arrival;
-use crate::load::{BACKEND_HEADER, TOOK_HEADER};
 
 /// What is counted of an answer.
 pub(super) struct Answer {
@@ -18,11 +18,11 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// One with these header fields that was `over` then.
-    pub(super) fn of(fields: &HeaderMap, over: Arrival) -> Self {
+    /// One with these header fields that was `over` then; the field `backend` names who gave it.
+    pub(super) fn of(fields: &HeaderMap, backend: &HeaderName, over: Arrival) -> Self {
         let took = fields.get(TOOK_HEADER).and_then(|took| took.to_str().ok());
         Self {
-            backend: fields.get(BACKEND_HEADER).cloned(),
+            backend: fields.get(backend).cloned(),
             took: took
                 .and_then(|nanos| nanos.parse().ok())
                 .map(Duration::from_nanos),

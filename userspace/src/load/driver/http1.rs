@@ -205,7 +205,11 @@ impl Client {
                 let cause = format_args!("asked for {size} bytes, not as many came");
                 Err(Failed::new(Failure::Mismatch, cause))
             }
-            _ => Ok(Answer::of(&head.headers, over)),
+            _ => Ok(Answer::of(
+                &head.headers,
+                &self.common.plan.backend_header,
+                over,
+            )),
         }
     }
 }

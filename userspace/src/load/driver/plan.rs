@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use http::Uri;
+use http::{HeaderName, Uri};
 
 use super::balance::Balance;
 use super::schedule::Schedule;
@@ -79,6 +79,8 @@ pub struct Plan {
     pub payload: Sizes,
     /// Asks an echo backend for so many bytes; `None`: for its usual answer (gRPC: the payload sent back).
     pub response_size: Option<u64>,
+    /// The header field of an answer that names the backend.
+    pub backend_header: HeaderName,
     /// A request that takes longer than this, from its intended start, has failed.
     pub timeout: Duration,
     /// When connections are renewed.
@@ -228,6 +230,7 @@ pub(crate) mod tests {
             warm_up: Duration::ZERO,
             payload: Sizes::Fixed(0),
             response_size: None,
+            backend_header: HeaderName::from_static(crate::load::BACKEND_HEADER),
             timeout: Duration::from_secs(30),
             renewal: Renewal::default(),
             sources: Vec::new(),

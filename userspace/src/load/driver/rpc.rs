@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, TE};
-use http::{HeaderMap, HeaderValue, Method, Request, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
 use super::answer::Answer;
 use super::mux::{Head, Mux, Sender, Stream, Template};
@@ -25,6 +25,8 @@ pub(super) struct Rpc {
     grpc: bool,
     /// Bytes of payload that were asked for.
     response_size: Option<u64>,
+    /// The header field that names the backend.
+    backend_header: HeaderName,
 }
 
 /// One request; the same one however often it is sent.
@@ -91,6 +93,7 @@ impl Rpc {
             ping_pong,
             grpc,
             response_size: plan.response_size,
+            backend_header: plan.backend_header.clone(),
         })
     }
 
@@ -140,7 +143,7 @@ impl Exchange<'_> {
             return Err(mismatch("the answer is too short"));
         }
         rpc.close(&mut stream)?;
-        Ok(Answer::of(&fields, stream.over()))
+        Ok(Answer::of(&fields, &rpc.backend_header, stream.over()))
     }
 
     /// A gRPC stream: the next message only after the echo of the one before. A message is sent and its echo read at
@@ -164,7 +167,7 @@ impl Exchange<'_> {
             return Err(mismatch("more came back than was sent"));
         }
         rpc.close(&mut stream)?;
-        Ok(Answer::of(&fields, stream.over()))
+        Ok(Answer::of(&fields, &rpc.backend_header, stream.over()))
     }
 }
 
