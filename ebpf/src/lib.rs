@@ -1,6 +1,6 @@
 //! The part of evenkeel that runs in the kernel *and* on the host: types of the maps, and the pure logic
-//! (headers, hashing, the HTTP/2 frame walker). `no_std`, no I/O, no clock: the same source is unit, property
-//! and fuzz tested on the host and compiled for BPF by `main.rs`.
+//! (headers, hashing, the HTTP/2 frame walker). `no_std`, no I/O, no clock: the same source is unit and property
+//! tested on the host and compiled for BPF by `main.rs`.
 
 #![cfg_attr(target_arch = "bpf", no_std)]
 

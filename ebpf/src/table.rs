@@ -24,10 +24,10 @@ use crate::abi::{Flow, Reply, state};
 pub const WAYS: usize = 7;
 /// Slots that a processor gets at once of those never used, and that the hand passes at once.
 pub const CHUNK: u32 = 16;
-/// Slots for each bucket of the index. When all slots are taken two entries are expected in a bucket, and more than seven in
-/// one of 900 (Poisson); the eighth goes to the bucket's neighbour. More than fourteen are in one of 50,000 pairs: then
-/// the lowest in [`rank`] goes before the table is full.
-const SLOTS_PER_BUCKET: u32 = 2;
+/// Slots for so many buckets of the index. When all slots are taken 4/3 entries are expected in a bucket, and more than seven
+/// in one of 13,000 (Poisson); the eighth goes to the bucket's neighbour. More than fourteen are in one of 6 million pairs: then
+/// the lowest in [`rank`] goes before the table is full. (A million slots have 390,000 pairs.)
+const SLOTS_FOR: (u64, u64) = (16, 12);
 
 /// A line of the index. 64 bytes.
 #[repr(C, align(64))]
@@ -116,7 +116,9 @@ pub const fn slots(flows: u32) -> u32 {
 /// Buckets of the index of so many slots: an even number, as they have neighbours.
 #[must_use]
 pub const fn buckets(slots: u32) -> u32 {
-    slots.div_ceil(2 * SLOTS_PER_BUCKET) * 2
+    let (slots_for, buckets) = SLOTS_FOR;
+    // Fewer than the slots, or two: it fits.
+    ((slots as u64 * (buckets / 2)).div_ceil(slots_for) * 2) as u32
 }
 
 /// Where a key is to be found.

@@ -373,10 +373,11 @@ fn completions_and_manual_page_are_printed() {
     assert!(daemon.ok(&["man"]).contains(".TH evenkeel"));
 }
 
-/// What `evenkeel ARGUMENTS` writes to `output` until its second page, as read from the other end.
+/// What `evenkeel ARGUMENTS` writes to `output` until its second page, as read from the other end; a page has so many tables.
 fn two_pages(
     daemon: &Daemon,
     arguments: &[&str],
+    tables: usize,
     output: impl Into<Stdio>,
     mut read: impl Read,
 ) -> String {
@@ -388,8 +389,8 @@ fn two_pages(
         .spawn()
         .expect("the command runs");
     let (mut text, mut buffer) = (String::new(), [0; 4096]);
-    // Both commands name the column once on a page.
-    while text.matches("BACKEND").count() < 2 {
+    // Every table names the column once.
+    while text.matches("BACKEND").count() < 2 * tables {
         let length = read.read(&mut buffer).expect("it is read");
         assert!(length > 0, "{arguments:?} ended after {text}");
         text.push_str(&String::from_utf8_lossy(&buffer[..length]));
@@ -403,13 +404,14 @@ fn two_pages(
 fn a_watch_clears_the_page_on_a_terminal_and_only_there_whatever_the_colours() {
     const CLEAR: &str = "\x1b[2J";
     let daemon = Daemon::start("watch");
-    for command in [
-        &["flows", "--watch"][..],
-        &["pinning", "--watch", "--for=10ms"],
+    // All flows are in one table, and the two services in one each.
+    for (command, tables) in [
+        (&["flows", "--watch"][..], 1),
+        (&["pinning", "--watch", "--for=10ms"], 2),
     ] {
         let arguments = [command, &["--color=always"]].concat();
         let (reader, writer) = std::io::pipe().expect("a pipe");
-        let piped = two_pages(&daemon, &arguments, writer, reader);
+        let piped = two_pages(&daemon, &arguments, tables, writer, reader);
         assert!(!piped.contains(CLEAR), "{piped:?}");
 
         let arguments = [command, &["--color=never"]].concat();
@@ -420,7 +422,7 @@ fn a_watch_clears_the_page_on_a_terminal_and_only_there_whatever_the_colours() {
         let name = ptsname(&ours, Vec::new()).expect("its name");
         let theirs = rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty());
         let theirs = File::from(theirs.expect("the other end"));
-        let shown = two_pages(&daemon, &arguments, theirs, File::from(ours));
+        let shown = two_pages(&daemon, &arguments, tables, theirs, File::from(ours));
         assert!(shown.matches(CLEAR).count() >= 2, "{shown:?}");
     }
 }

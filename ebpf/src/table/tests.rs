@@ -79,7 +79,7 @@ fn more_chunks_than_there_are_were_given_but_no_more_slots_used() {
     assert_eq!(ring(u64::MAX).used(64), 64);
 }
 
-/// What `SLOTS_PER_BUCKET` promises, on 200,000 flows.
+/// What `SLOTS_FOR` promises, on 200,000 flows.
 #[test]
 fn a_full_table_has_hardly_a_pair_of_buckets_too_many_entries_for() {
     let slots = slots(200_000);

@@ -127,7 +127,7 @@ fn then_the_one_that_was_silent_for_longest_and_it_goes_on_where_it_was() {
 
 #[test]
 fn of_two_keys_that_look_alike_the_later_one_is_found_and_the_other_comes_back() {
-    // With eight buckets, bucket and tag are 34 bits: of 600,000 keys ten pairs are alike (birthday paradox).
+    // With twelve buckets, bucket and tag are 34.6 bits: of 600,000 keys seven pairs are alike (birthday paradox).
     let buckets = evenkeel_ebpf::table::buckets(SMALL);
     let mut seen = HashMap::new();
     let (one, other) = (0..600_000)
