@@ -19,21 +19,21 @@
 mod index;
 mod ring;
 
-use evenkeel_ebpf::abi::{Event, Flow, Reply, Settings, Slot, Tuple, state};
+use evenkeel_ebpf::abi::{Event, Flow, Reply, Settings, Slot, Tuple, VALUE_WORDS, state};
 use evenkeel_ebpf::select;
 use evenkeel_ebpf::table::{Bucket, Entry, Place, WAYS, is_used, slot_of};
 
 use self::index::{
-    ALONE, FULL, Look, NOT_ALONE, RIVAL_FIRST, RIVAL_SAME, crowded_out, enter, enter_at, look,
-    rival, same_key, search, withdraw,
+    ALONE, FULL, Look, NOT_ALONE, RIVAL_FIRST, RIVAL_SAME, crowded_out, elsewhere, enter, enter_at,
+    look, rival, same_key, search, withdraw,
 };
 use self::ring::{discard, mark_busy, publish, release, room, room_at_hand, state_in, state_word};
 use crate::count;
 use crate::life;
 use crate::maps::{FLOW_INDEX, FLOWS, REPLIES, REPLY_INDEX, SETTINGS};
 
-/// What the functions with numbers return where there is none.
-const NONE: u32 = u32::MAX;
+/// No slot; what the functions with numbers return where there is none.
+pub const NO_SLOT: u32 = u32::MAX;
 
 /// What came of inserting.
 pub enum Inserted {
@@ -57,6 +57,8 @@ pub trait Table {
     fn room() -> u32;
     /// See [`enter`].
     fn enter(slot: u32, hash: u64) -> u32;
+    /// See [`elsewhere`].
+    fn elsewhere(first: u32, tag: u32) -> u64;
     /// See [`rival`].
     fn rival(slot: u32, hash: u64) -> u64;
     /// See [`withdraw`].
@@ -79,8 +81,8 @@ pub struct Replies;
 macro_rules! table {
     (
         $table:ident: $value:ident, $index:ident, $slots:ident,
-        $room:ident, $enter:ident, $rival:ident, $withdraw:ident, $crowded_out:ident, $discard:ident,
-        $release:ident,
+        $room:ident, $enter:ident, $elsewhere:ident, $rival:ident, $withdraw:ident, $crowded_out:ident,
+        $discard:ident, $release:ident,
         $evicted:expr
     ) => {
         impl Table for $table {
@@ -100,6 +102,10 @@ macro_rules! table {
             #[inline(always)]
             fn enter(slot: u32, hash: u64) -> u32 {
                 $enter(slot, hash)
+            }
+            #[inline(always)]
+            fn elsewhere(first: u32, tag: u32) -> u64 {
+                $elsewhere(first, tag)
             }
             #[inline(always)]
             fn rival(slot: u32, hash: u64) -> u64 {
@@ -128,6 +134,7 @@ macro_rules! table {
         }
         function!($room() -> u32, room::<$table>());
         function!($enter(slot: u32, hash: u64) -> u32, enter::<$table>(slot, hash));
+        function!($elsewhere(first: u32, tag: u32) -> u64, elsewhere::<$table>(first, tag));
         function!($rival(slot: u32, hash: u64) -> u64, rival::<$table>(slot, hash));
         function!($withdraw(slot: u32, hash: u64) -> u32, withdraw::<$table>(slot, hash));
         function!($crowded_out(hash: u64) -> u32, crowded_out::<$table>(hash));
@@ -149,8 +156,8 @@ macro_rules! function {
 
 table!(
     Flows: Flow, FLOW_INDEX, FLOWS,
-    ek_flow_room, ek_flow_enter, ek_flow_rival, ek_flow_withdraw, ek_flow_crowd, ek_flow_discard,
-    ek_flow_release,
+    ek_flow_room, ek_flow_enter, ek_flow_elsewhere, ek_flow_rival, ek_flow_withdraw, ek_flow_crowd,
+    ek_flow_discard, ek_flow_release,
     |flow| {
         count::event(Event::FlowEvicted);
         // It may come back, and is then counted as opened once more.
@@ -160,8 +167,8 @@ table!(
 );
 table!(
     Replies: Reply, REPLY_INDEX, REPLIES,
-    ek_reply_room, ek_reply_enter, ek_reply_rival, ek_reply_withdraw, ek_reply_crowd, ek_reply_discard,
-    ek_reply_release,
+    ek_reply_room, ek_reply_enter, ek_reply_elsewhere, ek_reply_rival, ek_reply_withdraw, ek_reply_crowd,
+    ek_reply_discard, ek_reply_release,
     |_| {
         count::event(Event::ReplyEvicted);
     }
@@ -233,11 +240,11 @@ pub fn touch<T: Table>(place: &Place) {
 #[inline(always)]
 pub fn insert<T: Table>(key: &Tuple, hash: u64, value: &T::Value) -> Inserted {
     let index = T::room();
-    let Some(slot) = fill::<T>(index, key, value) else {
+    if !fill::<T>(index, key, value) {
         return Inserted::Refused;
-    };
+    }
     let entered = T::enter(index, hash);
-    finish::<T>(slot, index, hash, entered)
+    finish::<T>(index, hash, entered)
 }
 
 /// [`insert`], where [`find_or_free`] has found the word `way` free; without a call where that still is so.
@@ -249,38 +256,59 @@ pub fn insert_at<T: Table>(
     way: u64,
     value: &T::Value,
 ) -> Inserted {
-    let index = room_at_hand::<T>();
-    let Some(slot) = fill::<T>(index, key, value) else {
+    let mut index = room_at_hand::<T>();
+    if index == NO_SLOT {
+        index = T::room();
+    }
+    if !fill::<T>(index, key, value) {
         return Inserted::Refused;
-    };
+    }
+    enter_filled::<T>(index, hash, place, way)
+}
+
+/// A slot with `key` and `value`, for [`enter_filled`]; it is to be released if it comes to something else. [`NO_SLOT`] if none
+/// is at hand: [`insert`] may have one. `value` has `state::NEW`.
+#[inline(always)]
+pub fn filled<T: Table>(key: &Tuple, value: impl FnOnce() -> T::Value) -> u32 {
+    let index = room_at_hand::<T>();
+    // Made only now: until there is a slot it would be on the stack.
+    if index != NO_SLOT && fill::<T>(index, key, &value()) {
+        index
+    } else {
+        NO_SLOT
+    }
+}
+
+/// The second half of [`insert_at`].
+#[inline(always)]
+pub fn enter_filled<T: Table>(index: u32, hash: u64, place: &Place, way: u64) -> Inserted {
     let mut entered = enter_at::<T>(place, way, index);
     if entered == FULL {
         entered = T::enter(index, hash);
     }
-    finish::<T>(slot, index, hash, entered)
+    finish::<T>(index, hash, entered)
 }
 
-/// Writes key and value into a slot that is ours alone.
+/// Writes key and value into a slot that is ours alone; false if it is none.
 #[inline(always)]
-fn fill<T: Table>(index: u32, key: &Tuple, value: &T::Value) -> Option<*mut Slot<T::Value>> {
-    let slot = T::slot(index)?;
+fn fill<T: Table>(index: u32, key: &Tuple, value: &T::Value) -> bool {
+    let Some(slot) = T::slot(index) else {
+        return false;
+    };
     // SAFETY: a live map value that is ours alone: free or busy until now, and busy from here on; while it is written it
-    // may look like nothing, which is as good. What enters it into the index orders all of this before.
+    // may look like nothing, which is as good. What enters it into the index orders all of this before. A value is that many
+    // words, and aligned to one.
     unsafe {
         (&raw mut (*slot).key).write(*key);
-        (&raw mut (*slot).value).write(*value);
+        let words = (&raw mut (*slot).value).cast::<[u64; VALUE_WORDS]>();
+        words.write(value.words());
     }
-    Some(slot)
+    true
 }
 
 /// What is left to do once a slot was entered, or was not.
 #[inline(always)]
-fn finish<T: Table>(
-    slot: *mut Slot<T::Value>,
-    index: u32,
-    hash: u64,
-    mut entered: u32,
-) -> Inserted {
+fn finish<T: Table>(index: u32, hash: u64, mut entered: u32) -> Inserted {
     if entered == FULL {
         T::discard(T::crowded_out(hash));
         entered = T::enter(index, hash);
@@ -288,15 +316,16 @@ fn finish<T: Table>(
     let holder = match entered {
         ALONE => index,
         NOT_ALONE => settle::<T>(index, hash),
-        _ => NONE,
+        _ => NO_SLOT,
     };
     if holder == index {
-        // SAFETY: a field of a live map value.
-        publish::<T>(unsafe { &raw mut (*slot).value });
+        if let Some(value) = value::<T>(index) {
+            publish::<T>(value);
+        }
         return Inserted::New(index);
     }
     T::release(index);
-    if holder == NONE {
+    if holder == NO_SLOT {
         Inserted::Refused
     } else {
         Inserted::Present(holder)
@@ -306,12 +335,12 @@ fn finish<T: Table>(
 /// After the slot `index` was entered, and another with the tag of its key is there. Of two entries of one key, put there
 /// at once by two processors, the first one stays: both see to that, and at least one sees both. Of two keys with one tag,
 /// of which there cannot be two (one in 10^9 new flows finds one), the new one stays. What its owner still has in hand stays
-/// in any case. Returns the slot that holds the key, or [`NONE`]; if it is not `index`, that is no longer in the index.
+/// in any case. Returns the slot that holds the key, or [`NO_SLOT`]; if it is not `index`, that is no longer in the index.
 #[inline(always)]
 fn settle<T: Table>(index: u32, hash: u64) -> u32 {
     let rival = T::rival(index, hash);
     let other = slot_of(rival);
-    if other == NONE {
+    if other == NO_SLOT {
         return index;
     }
     let goes = rival & (RIVAL_FIRST | RIVAL_SAME) != RIVAL_FIRST | RIVAL_SAME;
@@ -319,7 +348,11 @@ fn settle<T: Table>(index: u32, hash: u64) -> u32 {
         return index;
     }
     T::withdraw(index, hash);
-    if rival & RIVAL_SAME != 0 { other } else { NONE }
+    if rival & RIVAL_SAME != 0 {
+        other
+    } else {
+        NO_SLOT
+    }
 }
 
 /// Writes `value` over an entry that is closed, under the same key; false if it no longer is. `value` has `state::NEW`.

@@ -67,10 +67,8 @@ fn to_proxy<F: Frame>(frame: &F, packet: &Packet, flow: &mut Flow, now: u64) -> 
     let passage = frame.passage(packet);
     note(flow, passage, now);
     count::service(flow.service.into(), |c| {
-        c.packets += passage.packets;
-        c.bytes += passage.bytes;
-        c.streams += streams.opened;
-        c.flows_http2 += streams.recognised;
+        passage.count(c);
+        streams.count(c);
     });
     count::event(Event::PassLocal);
     Verdict::Pass
@@ -108,16 +106,12 @@ fn to_backend<F: Frame>(frame: &F, packet: &Packet, flow: &mut Flow, now: u64) -
     let passage = frame.passage(packet);
     note(flow, passage, now);
     count::backend(flow.backend, |c| {
-        c.packets += passage.packets;
-        c.bytes += passage.bytes;
-        c.streams += streams.opened;
-        c.flows_http2 += streams.recognised;
+        passage.count(c);
+        streams.count(c);
     });
     count::service(flow.service.into(), |c| {
-        c.packets += passage.packets;
-        c.bytes += passage.bytes;
-        c.streams += streams.opened;
-        c.flows_http2 += streams.recognised;
+        passage.count(c);
+        streams.count(c);
     });
     next_hop::transmit(frame, packet, &rewrite, hop, ready)
 }

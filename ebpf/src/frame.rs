@@ -4,7 +4,7 @@
 //! context pointer only inside the program's own function.
 
 use aya_ebpf::bindings::bpf_fib_lookup;
-use evenkeel_ebpf::abi::{Http2, NextHop};
+use evenkeel_ebpf::abi::{Counters, Http2, NextHop};
 use evenkeel_ebpf::http2::{Segment, Work};
 use evenkeel_ebpf::packet::{
     Bytes, Change, ETHERNET_LENGTH, IPV4_CHECKSUM, IPV4_SOURCE, IPV4_TTL, Packet, TCP_CHECKSUM,
@@ -39,6 +39,15 @@ pub struct Refused;
 pub struct Passage {
     pub packets: u64,
     pub bytes: u64,
+}
+
+impl Passage {
+    /// Adds it to what came from clients.
+    #[inline(always)]
+    pub fn count(self, counters: &mut Counters) {
+        counters.packets += self.packets;
+        counters.bytes += self.bytes;
+    }
 }
 
 /// A received frame.

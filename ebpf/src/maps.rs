@@ -9,24 +9,22 @@ use evenkeel_ebpf::abi::{
     Service, ServiceInfo, ServiceKey, Settings, Slot, Tuple,
 };
 use evenkeel_ebpf::http2::Work;
-use evenkeel_ebpf::packet::Packet;
 use evenkeel_ebpf::table::{self, Bucket, Place, Ring};
 
+use crate::choose::Destination;
 use crate::nat::Claim;
-use crate::open::Destination;
 use crate::service::Remembered;
 
 /// The value of [`DRAFT`].
 #[repr(C)]
 pub struct Draft {
-    pub packet: Packet,
     /// Of the packet's tuple.
     pub hash: u64,
     /// Of that hash.
     pub place: Place,
     pub now: u64,
-    pub destination: ServiceKey,
-    pub service: Service,
+    /// Index of its service.
+    pub service: u32,
     pub to: Destination,
     pub flow: Flow,
     pub reply: Reply,

@@ -5,14 +5,17 @@
 //! one in. Every flow tries the ports in an order of its own, which it would try again after its entries were lost;
 //! a closed entry is renewed once its hold is over, of which again only one of two processors is capable.
 
-use evenkeel_ebpf::abi::{Backend, Reply, Settings, Tuple, forwarding, state};
+use evenkeel_ebpf::abi::{Backend, Reply, Settings, TUPLE_WORDS, Tuple, forwarding, state};
+use evenkeel_ebpf::packet::Packet;
 use evenkeel_ebpf::select::{self, Ports, source};
 use evenkeel_ebpf::table::Place;
 
 use crate::flow_table::{
-    Found, Inserted, Replies, find_hashed, find_or_free, insert, insert_at, renew, touch, value,
+    Found, Inserted, Replies, Table as _, enter_filled, find_hashed, find_or_free, insert, renew,
+    touch, value,
 };
 use crate::maps::{DRAFT, Draft, NAT_SOURCES, SETTINGS};
+use crate::open::reply;
 
 /// Ports that are tried for one flow: at 90 % full, one flow in 29 finds none (0.9^32).
 const TRIES: u64 = 32;
@@ -24,27 +27,40 @@ const PATIENT_TRIES: u64 = 24;
 /// What a flow wants to claim. In `DRAFT`, as it is found out before and claimed after the flow was looked for.
 #[repr(C)]
 pub struct Claim {
-    /// The tuple that the backend answers with, if this try succeeds.
+    /// The tuple that the backend answers with, if the first try succeeds.
     key: Tuple,
-    /// Its hash, of the first try.
+    /// Its hash.
     hash: u64,
-    /// Ports to try after this one.
-    ports: Ports,
     /// The index of the NAT source.
     source: u16,
-    /// Zero.
-    reserved: [u16; 3],
     /// Ports that may be tried in all: 1 where the client's own is kept.
-    tries: u64,
+    tries: u16,
+    /// Zero.
+    reserved: [u16; 2],
+    /// Ports to try after this one.
+    ports: Ports,
 }
 
 impl Claim {
     /// Makes this the first choice of a flow with this `hash`, and has the memory brought near that it takes to claim it.
-    /// `key` has the backend as source and the client as destination. False if there is no NAT source.
+    /// False if there is no NAT source.
     #[inline(always)]
-    pub fn begin(&mut self, key: Tuple, backend: &Backend, settings: &Settings, hash: u64) -> bool {
-        self.key = key;
-        // The tuple is the client's own; the same client port to two services on one backend would be one tuple.
+    pub fn begin(
+        &mut self,
+        client: &Tuple,
+        backend: &Backend,
+        settings: &Settings,
+        hash: u64,
+    ) -> bool {
+        // Without NAT the tuple is the client's own; the same client port to two services on one backend would be one tuple.
+        let mut key = Tuple {
+            source: backend.address,
+            destination: client.source,
+            source_port: backend.port,
+            destination_port: client.source_port,
+            protocol: client.protocol,
+            reserved: [0; 3],
+        };
         self.source = 0;
         self.tries = 1;
         if backend.forwarding == forwarding::NAT {
@@ -54,20 +70,30 @@ impl Claim {
             self.source = backend
                 .nat_first
                 .wrapping_add(source(hash, backend.nat_count));
-            let (Some(address), Some(mut ports)) = (
-                NAT_SOURCES.get(self.source.into()),
-                Ports::new(hash, settings.nat_port_first, settings.nat_port_last),
-            ) else {
+            let (Some(address), Some(mut ports)) =
+                (NAT_SOURCES.get(self.source.into()), ports(hash, settings))
+            else {
                 return false;
             };
-            self.key.destination = *address;
-            self.key.destination_port = ports.advance().to_be();
-            self.ports = ports;
-            self.tries = TRIES;
+            key.destination = *address;
+            key.destination_port = ports.advance().to_be();
+            self.tries = TRIES as u16;
         }
-        self.hash = select::hash(&self.key, settings.seed);
+        // SAFETY: a tuple is that many words, and aligned to one.
+        unsafe {
+            (&raw mut self.key)
+                .cast::<[u64; TUPLE_WORDS]>()
+                .write(key.words())
+        };
+        self.hash = select::hash(&key, settings.seed);
         touch::<Replies>(&Place::of(self.hash, settings.flow_buckets));
         true
+    }
+
+    /// The tuple that the backend answers with.
+    #[inline(always)]
+    pub fn key(&self) -> &Tuple {
+        &self.key
     }
 
     /// The index of the NAT source.
@@ -83,33 +109,56 @@ impl Claim {
     }
 }
 
-/// Claims the first choice for `reply` if nobody has or had it, which is nearly always so, and takes no call.
+/// The ports that a flow with this `hash` tries.
 #[inline(always)]
-pub fn claim_first(claim: &Claim, reply: &Reply, settings: &Settings) -> bool {
-    let place = Place::of(claim.hash, settings.flow_buckets);
-    let Some(Found::Free(way)) = find_or_free::<Replies>(&claim.key, &place) else {
-        return false;
-    };
-    let inserted = insert_at::<Replies>(&claim.key, claim.hash, &place, way, reply);
-    matches!(inserted, Inserted::New(_))
+const fn ports(hash: u64, settings: &Settings) -> Option<Ports> {
+    Ports::new(hash, settings.nat_port_first, settings.nat_port_last)
 }
 
-/// Claims a reply half for the reply in `DRAFT`, as `DRAFT` says; 0 if nothing was free. A function of its own, as the
+/// Claims the first choice for the reply half in `slot`, if nobody has or had it, which is nearly always so; if not, the slot
+/// is free again.
+#[inline(always)]
+pub fn claim_first(claim: &Claim, slot: u32, settings: &Settings) -> bool {
+    let place = Place::of(claim.hash, settings.flow_buckets);
+    let Some(Found::Free(way)) = find_or_free::<Replies>(&claim.key, &place) else {
+        Replies::release(slot);
+        return false;
+    };
+    let entered = enter_filled::<Replies>(slot, claim.hash, &place, way);
+    matches!(entered, Inserted::New(_))
+}
+
+/// Claims a reply half for the flow of `packet`, as `DRAFT` says; 0 if nothing was free. A function of its own, as the
 /// verifier would go through all tries once for every way that leads here.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn ek_claim() -> u32 {
+pub extern "C" fn ek_claim(packet: *const Packet) -> u32 {
     let (Some(draft), Some(settings)) = (DRAFT.get_ptr_mut(0), SETTINGS.get(0)) else {
         return 0;
     };
+    // SAFETY: null or a whole packet; the verifier checks no less.
+    let Some(packet) = (unsafe { packet.as_ref() }) else {
+        return 0;
+    };
     // SAFETY: this processor's only value, and nothing else of ours runs on it meanwhile.
-    let Draft { reply, claim, .. } = unsafe { &mut *draft };
+    let draft = unsafe { &mut *draft };
+    draft.reply = reply(packet, draft);
+    let Draft {
+        reply, claim, hash, ..
+    } = draft;
+    let Some(ports) = ports(*hash, settings) else {
+        return 0;
+    };
+    claim.ports = ports;
+    // The first one is in the key.
+    claim.ports.advance();
+    let tries = u64::from(claim.tries);
     // 64 bits: of a shorter counter that it put on the stack, the verifier no longer knows that it grows.
     for tried in 0..TRIES {
-        if tried >= claim.tries {
+        if tried >= tries {
             break;
         }
-        let hold = if tried < PATIENT_TRIES && claim.tries > 1 {
+        let hold = if tried < PATIENT_TRIES && tries > 1 {
             settings.port_hold
         } else {
             settings.closed_hold

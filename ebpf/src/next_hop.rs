@@ -6,7 +6,7 @@
 use aya_ebpf::bindings::{
     BPF_FIB_LKUP_RET_BLACKHOLE, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_FWD_DISABLED,
     BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_PROHIBIT, BPF_FIB_LKUP_RET_SUCCESS,
-    BPF_FIB_LKUP_RET_UNREACHABLE, bpf_fib_lookup,
+    BPF_FIB_LKUP_RET_UNREACHABLE,
 };
 use evenkeel_ebpf::abi::{Event, NextHop, PROTOCOL_TCP};
 use evenkeel_ebpf::packet::Packet;

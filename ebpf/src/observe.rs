@@ -5,7 +5,7 @@
 //! proxy's packets to clients only those that end a flow matter.
 
 use aya_ebpf::bindings::BPF_ANY;
-use evenkeel_ebpf::abi::{Event, Flow, Http2, Tuple, flag, state};
+use evenkeel_ebpf::abi::{Counters, Event, Flow, Http2, Tuple, flag, state};
 use evenkeel_ebpf::http2::{self, Segment};
 use evenkeel_ebpf::packet::{Packet, Parsed, parse, tcp};
 
@@ -26,6 +26,17 @@ pub struct Streams {
     pub opened: u64,
     /// 1 if the flow was just found to carry HTTP/2.
     pub recognised: u64,
+}
+
+impl Streams {
+    /// Adds them to the counters.
+    #[inline(always)]
+    pub fn count(self, counters: &mut Counters) {
+        if self.opened | self.recognised != 0 {
+            counters.streams += self.opened;
+            counters.flows_http2 += self.recognised;
+        }
+    }
 }
 
 /// Counts the streams that `packet` opens.
@@ -125,10 +136,8 @@ fn to_backend(frame: &TcFrame, packet: &Packet) {
     flow.packets += passage.packets;
     flow.bytes += passage.bytes;
     count::backend(flow.backend, |c| {
-        c.packets += passage.packets;
-        c.bytes += passage.bytes;
-        c.streams += streams.opened;
-        c.flows_http2 += streams.recognised;
+        passage.count(c);
+        streams.count(c);
     });
 }
 

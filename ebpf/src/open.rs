@@ -1,30 +1,30 @@
 //! A packet without a flow, or a SYN: choose where it goes, and record the decision, both halves of it.
 //!
-//! 1. The service says how. Nothing there: not ours.
-//! 2. `l7`: the flow is recorded as local. `l4`: hash (as the service says, of what) -> Maglev slot -> backend.
-//! 3. The reply half first, because it is the claim of the NAT port; then the flow.
+//! 1. [`crate::choose`] says where it goes.
+//! 2. Both halves are written, into slots that nobody finds yet; of a flow to the local proxy (`l7`) there is one.
+//! 3. The reply half is entered first, because it is the claim of the NAT port; then the flow.
 //! 4. Another processor may have been faster with the same flow: then its decision holds.
 //!
 //! A SYN is nearly always of no flow, so it comes here before its flow is looked for: what takes longest of all that is done
-//! for it is the memory of two lines of the index, of the flow and of the reply, and both can be on their way at once.
+//! for it is the memory of two lines of the index, of the flow and of the reply. Both are on their way while it is written.
 //!
 //! A packet that is no SYN takes the same way (another balancer's flow after a change of routes, or an entry that
 //! was lost): the hash sends it to the backend it had, as long as the table is the same.
 
-use evenkeel_ebpf::abi::{
-    Event, Flow, NO_BACKEND, NextHop, Reply, Service, Settings, Tuple, flag, mode, state,
-};
+use evenkeel_ebpf::abi::{Event, Flow, NextHop, Reply, Settings, flag, state};
 use evenkeel_ebpf::packet::{Packet, tcp};
-use evenkeel_ebpf::select::{self, slot};
-use evenkeel_ebpf::table::{Place, WAYS};
+use evenkeel_ebpf::table::WAYS;
 
+use crate::choose::{BACKEND, Destination, LOCAL, NONE, WRONG, ek_choose};
 use crate::clock;
 use crate::count;
-use crate::flow_table::{Flows, Found, Inserted, find_or_free, insert_at, renew, touch, value};
-use crate::maps::{BACKENDS, DRAFT, Draft, MAGLEV, SETTINGS};
+use crate::flow_table::{
+    Flows, Found, Inserted, NO_SLOT, Replies, Table as _, enter_filled, filled, find_or_free,
+    insert_at, renew, value,
+};
+use crate::maps::{DRAFT, Draft, SETTINGS};
 use crate::nat::{claim_first, ek_claim};
 use crate::observe;
-use crate::service::service;
 
 /// What came of it.
 pub enum Opened {
@@ -42,21 +42,18 @@ pub enum Opened {
 const NO_SERVICE: u64 = 1 << 32;
 const LEAVE: u64 = 2 << 32;
 const REFUSED: u64 = 3 << 32;
-/// The first port was taken: [`ek_claim`] must find another.
+/// It was not as simple as it nearly always is: [`ek_claim`] must claim first.
 const TAKEN: u64 = 4 << 32;
 
-/// What [`ek_choose`] returns: one of these, or [`WRONG`] and the event that says what is.
-const NONE: u32 = 0;
-const LOCAL: u32 = 1;
-const BACKEND: u32 = 2;
 /// What [`ek_record`] is told instead once [`ek_claim`] has claimed for it.
 const CLAIMED: u32 = 3;
-const WRONG: u32 = 1 << 16;
+/// What it is told instead of [`LOCAL`] where another hook comes.
+const LATER: u32 = 4;
 
 /// Finds out where `packet` goes that has no flow, or is a SYN, and records it. Its tuple has this `hash`. `last`: no hook
 /// comes after this one.
 ///
-/// In two functions that take and return numbers, and share `DRAFT`: so the verifier looks at each of them once, and at
+/// In two functions that take the packet and numbers, return numbers, and share `DRAFT`: so the verifier looks at each of them once, and at
 /// what comes after them once, not for each of their ends; and their stacks do not add up.
 #[inline(always)]
 pub fn open(packet: &Packet, hash: u64, last: bool, now: u64) -> Opened {
@@ -65,19 +62,20 @@ pub fn open(packet: &Packet, hash: u64, last: bool, now: u64) -> Opened {
     };
     // SAFETY: this processor's only value, and nothing else of ours runs on it meanwhile.
     unsafe {
-        (*draft).packet = *packet;
-        (*draft).destination = packet.destination();
         (*draft).hash = hash;
         (*draft).now = now;
     }
-    let chosen = ek_choose();
-    let mut opened = ek_record(chosen, last.into());
+    let mut chosen = ek_choose(packet);
+    if chosen == LOCAL && !last {
+        chosen = LATER;
+    }
+    let mut opened = ek_record(packet, chosen);
     if opened == TAKEN {
-        if ek_claim() == 0 {
+        if ek_claim(packet) == 0 {
             count::event(Event::DropNatPortsExhausted);
             return Opened::Refused;
         }
-        opened = ek_record(CLAIMED, last.into());
+        opened = ek_record(packet, CLAIMED);
     }
     match opened & !0xffff_ffff {
         0 => value::<Flows>(opened as u32).map_or(Opened::Refused, Opened::Flow),
@@ -87,39 +85,19 @@ pub fn open(packet: &Packet, hash: u64, last: bool, now: u64) -> Opened {
     }
 }
 
-/// Chooses for the packet in `DRAFT`, as its service says.
+/// Records the flow of `packet`, which [`ek_choose`] has chosen for, unless there is one by now. `chosen`: as [`ek_choose`] said.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn ek_choose() -> u32 {
-    let (Some(settings), Some(draft)) = (SETTINGS.get(0), DRAFT.get_ptr_mut(0)) else {
-        return WRONG | Event::DropFlowTable as u32;
-    };
-    // SAFETY: this processor's only value, and nothing else of ours runs on it meanwhile.
-    let draft = unsafe { &mut *draft };
-    draft.place = Place::of(draft.hash, settings.flow_buckets);
-    touch::<Flows>(&draft.place);
-    let Some(service) = service(&draft.destination) else {
-        return NONE;
-    };
-    draft.service = *service;
-    if service.mode == mode::L7 {
-        return LOCAL;
-    }
-    match choose(draft, settings) {
-        Ok(()) => BACKEND,
-        Err(event) => WRONG | event as u32,
-    }
-}
-
-/// Records the flow of the packet in `DRAFT`, unless there is one by now. `chosen`: as [`ek_choose`] said.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn ek_record(chosen: u32, last: u32) -> u64 {
+pub extern "C" fn ek_record(packet: *const Packet, chosen: u32) -> u64 {
     let (Some(settings), Some(draft)) = (SETTINGS.get(0), DRAFT.get_ptr_mut(0)) else {
         return REFUSED;
     };
+    // SAFETY: null or a whole packet; the verifier checks no less.
+    let Some(packet) = (unsafe { packet.as_ref() }) else {
+        return REFUSED;
+    };
     // SAFETY: this processor's only value, and nothing else of ours runs on it meanwhile.
-    match record(unsafe { &mut *draft }, settings, chosen, last != 0) {
+    match record(packet, unsafe { &mut *draft }, settings, chosen) {
         Recorded::Flow(slot) => slot.into(),
         Recorded::NoService => NO_SERVICE,
         Recorded::Leave => LEAVE,
@@ -143,18 +121,28 @@ enum Recorded {
 
 /// See [`ek_record`].
 #[inline(always)]
-fn record(draft: &mut Draft, settings: &Settings, chosen: u32, last: bool) -> Recorded {
-    let packet = &draft.packet;
+fn record(packet: &Packet, draft: &mut Draft, settings: &Settings, chosen: u32) -> Recorded {
+    let stray = !packet.opens() && packet.flags & tcp::RST != 0;
+    let halves = if chosen == BACKEND && !stray {
+        Halves::write(packet, draft)
+    } else {
+        Halves::NONE
+    };
     let found = match find_or_free::<Flows>(&packet.tuple, &draft.place) {
-        Some(Found::Entry(slot)) if !is_closed(slot) => return Recorded::Flow(slot),
+        Some(Found::Entry(slot)) if !is_closed(slot) => {
+            halves.discard();
+            return Recorded::Flow(slot);
+        }
         Some(found) => found,
-        None => return Recorded::Refused(Event::DropFlowTable as u32),
+        None => {
+            halves.discard();
+            return Recorded::Refused(Event::DropFlowTable as u32);
+        }
     };
     if chosen == NONE {
         return Recorded::NoService;
     }
-    let stray = !packet.opens() && packet.flags & tcp::RST != 0;
-    if chosen == LOCAL && (stray || !last) {
+    if chosen == LATER || chosen == LOCAL && stray {
         return Recorded::Leave;
     }
     if stray {
@@ -163,38 +151,101 @@ fn record(draft: &mut Draft, settings: &Settings, chosen: u32, last: bool) -> Re
     if chosen & WRONG != 0 {
         return Recorded::Refused(chosen & !WRONG);
     }
-    // In the draft: on the stack both halves would take a third of what all functions have together.
     match chosen {
         LOCAL => draft.to = Destination::proxy(packet),
         CLAIMED => draft.to.nat_port = draft.claim.port(),
         _ => {
-            draft.reply = reply(packet, draft);
-            if !claim_first(&draft.claim, &draft.reply, settings) {
-                return Recorded::Taken;
-            }
-            draft.to.nat_port = draft.claim.port();
+            return match found {
+                Found::Free(way) if halves.are_there() => {
+                    halves.enter(packet, draft, settings, way)
+                }
+                _ => {
+                    halves.discard();
+                    Recorded::Taken
+                }
+            };
         }
     }
-    draft.flow = flow(draft);
+    enter(packet, draft, &found)
+}
+
+/// Records the flow alone: it has no reply half, or has it by now.
+#[inline(always)]
+fn enter(packet: &Packet, draft: &mut Draft, found: &Found) -> Recorded {
+    // In the draft: on the stack it would take a sixth of what all functions have together.
+    draft.flow = flow(packet, draft);
     let flow = &draft.flow;
-    let way = match found {
+    let way = match *found {
         Found::Entry(slot) => {
             if value::<Flows>(slot).is_some_and(|closed| renew::<Flows>(closed, flow)) {
                 count::event(Event::FlowReused);
-                opened(flow);
+                opened(packet, draft);
                 return Recorded::Flow(slot);
             }
             WAYS as u64
         }
         Found::Free(way) => way,
     };
-    match insert_at::<Flows>(&packet.tuple, draft.hash, &draft.place, way, flow) {
+    let inserted = insert_at::<Flows>(&packet.tuple, draft.hash, &draft.place, way, flow);
+    recorded(packet, draft, &inserted)
+}
+
+/// Counts what was inserted.
+#[inline(always)]
+fn recorded(packet: &Packet, draft: &Draft, inserted: &Inserted) -> Recorded {
+    match *inserted {
         Inserted::New(slot) => {
-            opened(flow);
+            opened(packet, draft);
             Recorded::Flow(slot)
         }
         Inserted::Present(slot) => Recorded::Flow(slot),
         Inserted::Refused => Recorded::Refused(Event::DropFlowTable as u32),
+    }
+}
+
+/// Both halves of a new flow, in slots that nobody finds yet; [`NO_SLOT`] where there is none.
+struct Halves {
+    flow: u32,
+    reply: u32,
+}
+
+impl Halves {
+    const NONE: Self = Self {
+        flow: NO_SLOT,
+        reply: NO_SLOT,
+    };
+
+    /// Writes them, where slots are at hand: else it takes longer, or another flow's.
+    #[inline(always)]
+    fn write(packet: &Packet, draft: &Draft) -> Self {
+        Self {
+            reply: filled::<Replies>(draft.claim.key(), || reply(packet, draft)),
+            flow: filled::<Flows>(&packet.tuple, || flow(packet, draft)),
+        }
+    }
+
+    /// Whether there are two.
+    #[inline(always)]
+    const fn are_there(&self) -> bool {
+        self.flow != NO_SLOT && self.reply != NO_SLOT
+    }
+
+    /// Enters them, the flow into the word `way` of its bucket if that is still free.
+    #[inline(always)]
+    fn enter(self, packet: &Packet, draft: &Draft, settings: &Settings, way: u64) -> Recorded {
+        if !claim_first(&draft.claim, self.reply, settings) {
+            Flows::release(self.flow);
+            return Recorded::Taken;
+        }
+        let inserted = enter_filled::<Flows>(self.flow, draft.hash, &draft.place, way);
+        recorded(packet, draft, &inserted)
+    }
+
+    /// Gives their slots back.
+    #[inline(always)]
+    fn discard(self) {
+        Flows::release(self.flow);
+        Replies::release(self.reply);
     }
 }
 
@@ -205,44 +256,16 @@ fn is_closed(slot: u32) -> bool {
     value::<Flows>(slot).is_some_and(|flow| unsafe { (*flow).state } & state::CLOSED != 0)
 }
 
-/// Where a new flow goes. 12 bytes.
-#[repr(C)]
-pub struct Destination {
-    backend: u32,
-    nat_source: u16,
-    nat_port: u16,
-    flags: u8,
-    reserved: [u8; 3],
-}
-
-impl Destination {
-    /// To the local proxy.
-    #[inline(always)]
-    const fn proxy(packet: &Packet) -> Self {
-        Self {
-            backend: 0,
-            nat_source: 0,
-            nat_port: packet.tuple.source_port,
-            flags: flag::LOCAL,
-            reserved: [0; 3],
-        }
-    }
-}
-
 /// The flow that the packet opens.
 #[inline(always)]
-fn flow(draft: &Draft) -> Flow {
+fn flow(packet: &Packet, draft: &Draft) -> Flow {
     let Draft {
-        packet,
-        service,
-        to,
-        now,
-        ..
+        service, to, now, ..
     } = draft;
     Flow {
         backend: to.backend,
         // At most 65,536 services: the index fits.
-        service: service.index as u16,
+        service: *service as u16,
         nat_port: to.nat_port,
         nat_source: to.nat_source,
         state: initial(packet),
@@ -260,60 +283,22 @@ const fn initial(packet: &Packet) -> u8 {
     state::NEW | if packet.opens() { state::SYN } else { 0 }
 }
 
-/// Chooses a backend, and says what is to be claimed for it.
+/// The reply half of the flow that the packet opens.
 #[inline(always)]
-fn choose(draft: &mut Draft, settings: &Settings) -> Result<(), Event> {
+pub fn reply(packet: &Packet, draft: &Draft) -> Reply {
     let Draft {
-        packet,
-        hash,
-        service,
-        claim,
-        to,
-        ..
+        service, to, now, ..
     } = draft;
-    let slot = slot(select::choice(&packet.tuple, settings.seed, service.hash));
-    let table = MAGLEV
-        .get_value(service.index, &0)
-        .ok_or(Event::DropNoBackend)?;
-    let index = *table.slots.get(slot as usize).ok_or(Event::DropNoBackend)?;
-    if index == NO_BACKEND {
-        return Err(Event::DropNoBackend);
-    }
-    let backend = BACKENDS.get(index.into()).ok_or(Event::DropNoBackend)?;
-    let key = Tuple {
-        source: backend.address,
-        destination: packet.tuple.source,
-        source_port: backend.port,
-        destination_port: packet.tuple.source_port,
-        protocol: packet.tuple.protocol,
-        reserved: [0; 3],
-    };
-    if !claim.begin(key, backend, settings, *hash) {
-        return Err(Event::DropNatPortsExhausted);
-    }
-    *to = Destination {
-        backend: index.into(),
-        nat_source: claim.source(),
-        nat_port: 0,
-        flags: 0,
-        reserved: [0; 3],
-    };
-    Ok(())
-}
-
-/// The reply half of the flow that `packet` opens.
-#[inline(always)]
-fn reply(packet: &Packet, draft: &Draft) -> Reply {
     Reply {
         client: packet.tuple.source,
         client_port: packet.tuple.source_port,
         state: initial(packet),
         reserved: 0,
-        backend: draft.to.backend,
-        service: draft.service.index,
-        nat_source: draft.to.nat_source,
+        backend: to.backend,
+        service: *service,
+        nat_source: to.nat_source,
         reserved_half: 0,
-        last_seen: draft.now,
+        last_seen: *now,
         packets: 0,
         bytes: 0,
         next_hop: NextHop::default(),
@@ -323,16 +308,16 @@ fn reply(packet: &Packet, draft: &Draft) -> Reply {
 
 /// Counts a new flow.
 #[inline(always)]
-fn opened(flow: &Flow) {
-    let local = flow.flags & flag::LOCAL != 0;
-    let adopted = u64::from(flow.state & state::SYN == 0);
-    count::service(flow.service.into(), |c| {
+fn opened(packet: &Packet, draft: &Draft) {
+    let local = draft.to.flags & flag::LOCAL != 0;
+    let adopted = u64::from(!packet.opens());
+    count::service(draft.service, |c| {
         c.flows_opened += 1;
         c.flows_adopted += adopted;
         c.flows_local += u64::from(local);
     });
     if !local {
-        count::backend(flow.backend, |c| {
+        count::backend(draft.to.backend, |c| {
             c.flows_opened += 1;
             c.flows_adopted += adopted;
         });

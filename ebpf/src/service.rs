@@ -44,8 +44,7 @@ pub fn service(key: &ServiceKey) -> Option<&'static Service> {
 /// Whether two keys are the same; their reserved bytes are zero. Without a branch between the words.
 #[inline(always)]
 fn same(one: &ServiceKey, other: &ServiceKey) -> bool {
-    let [a, b, c, d] = one.address.words;
-    let [e, f, g, h] = other.address.words;
-    let rest = u32::from(one.port ^ other.port) | u32::from(one.protocol ^ other.protocol);
-    (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) | rest == 0
+    let ([a, b], [c, d]) = (one.address.words(), other.address.words());
+    let rest = u64::from(one.port ^ other.port) | u64::from(one.protocol ^ other.protocol);
+    (a ^ c) | (b ^ d) | rest == 0
 }

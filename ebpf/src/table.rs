@@ -1,8 +1,9 @@
 //! The flow table: where an entry is found, and which one makes room for another.
 //!
 //! A table is two arrays. The *index* has [`Bucket`]s of one cache line: seven words, each 0 or the tag of a key and the
-//! number of its slot, and one that says whether an entry had to go to the neighbour. The *slots* have keys and values (`abi::Slot`). What a lookup waits for is one line of the index and
-//! the slot; what a new entry waits for is that line alone, as its slot's memory was used a moment ago, or is next to what
+//! number of its slot, and one that says whether an entry had to go to one of its neighbours. The *slots* have keys and values
+//! (`abi::Slot`). What a lookup waits for is one line of the index and the slot; what a new entry waits for is that line
+//! alone, as its slot's memory was used a moment ago, or is next to what
 //! was. (The kernel's LRU hash waits for a bucket, for the list elements in it, and for an element that was not used for
 //! longest, which is the coldest memory there is.)
 //!
@@ -18,16 +19,19 @@
 
 use core::mem::offset_of;
 
-use crate::abi::{Flow, Reply, state};
+use crate::abi::{Flow, Reply, VALUE_WORDS, state};
 
 /// Entries of a bucket.
 pub const WAYS: usize = 7;
 /// Slots that a processor gets at once of those never used, and that the hand passes at once.
 pub const CHUNK: u32 = 16;
-/// Slots for so many buckets of the index. When all slots are taken 4/3 entries are expected in a bucket, and more than seven
-/// in one of 13,000 (Poisson); the eighth goes to the bucket's neighbour. More than fourteen are in one of 6 million pairs: then
-/// the lowest in [`rank`] goes before the table is full. (A million slots have 390,000 pairs.)
-const SLOTS_FOR: (u64, u64) = (16, 12);
+/// Buckets that take what one of them has no room for: those whose numbers differ in the last three bits.
+pub const GROUP: u32 = 8;
+/// Slots for so many buckets of the index. The fewer buckets, the more of them the caches hold. When all slots are taken 3.2
+/// entries are expected in a bucket, and more than seven in one of 60 (Poisson); the eighth goes to a neighbour. More than 56
+/// are in one of 28 million groups: then the lowest in [`rank`] goes before the table is full. (A million slots have 41,000
+/// groups.)
+const SLOTS_FOR: (u64, u64) = (16, 5);
 
 /// A line of the index. 64 bytes.
 #[repr(C, align(64))]
@@ -35,7 +39,7 @@ const SLOTS_FOR: (u64, u64) = (16, 12);
 pub struct Bucket {
     /// Each 0 or an [`entry`].
     pub words: [u64; WAYS],
-    /// Non-zero once an entry of this bucket went to its neighbour, written before that entry. Until then nobody looks
+    /// Non-zero once an entry of this bucket went to a neighbour, written before that entry. Until then nobody looks
     /// there. It stays: an entry that may still be there is not looked for.
     pub overflowed: u32,
     /// Written to have the line brought near. A load would do that as well, but the processor goes on for some 200
@@ -113,21 +117,20 @@ pub const fn slots(flows: u32) -> u32 {
     chunks.saturating_mul(CHUNK) / CHUNK * CHUNK
 }
 
-/// Buckets of the index of so many slots: an even number, as they have neighbours.
+/// Buckets of the index of so many slots: whole groups.
 #[must_use]
 pub const fn buckets(slots: u32) -> u32 {
     let (slots_for, buckets) = SLOTS_FOR;
-    // Fewer than the slots, or two: it fits.
-    ((slots as u64 * (buckets / 2)).div_ceil(slots_for) * 2) as u32
+    let group = GROUP as u64;
+    // Fewer than the slots, or a group: it fits.
+    ((slots as u64 * buckets).div_ceil(slots_for * group) * group) as u32
 }
 
 /// Where a key is to be found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// The bucket.
+    /// The bucket. Where it was full, the key is in one of its [`neighbours`](Self::neighbour).
     pub first: u32,
-    /// Its neighbour, where it is if the bucket was full.
-    pub second: u32,
     /// What stands for the key in it; never 0.
     pub tag: u32,
 }
@@ -141,9 +144,15 @@ impl Place {
         let first = ((hash >> 32).wrapping_mul(buckets as u64) >> 32) as u32;
         Self {
             first,
-            second: first ^ 1,
             tag: hash as u32 | 1,
         }
+    }
+
+    /// A bucket of the group of [`Self::first`], of which number 0 is itself; the next one in memory comes next.
+    #[inline(always)]
+    #[must_use]
+    pub const fn neighbour(&self, number: u32) -> u32 {
+        self.first ^ number & (GROUP - 1)
     }
 }
 
@@ -178,6 +187,8 @@ pub trait Entry: Copy {
     const STATE_SHIFT: u32;
     /// Offset of the time when a packet was last seen, in bytes.
     const LAST_SEEN: usize;
+    /// The words that it is in memory.
+    fn words(&self) -> [u64; VALUE_WORDS];
 }
 
 impl Entry for Flow {
@@ -185,6 +196,10 @@ impl Entry for Flow {
     const STATE_WORD: usize = 8;
     const STATE_SHIFT: u32 = 32;
     const LAST_SEEN: usize = offset_of!(Flow, last_seen);
+    #[inline(always)]
+    fn words(&self) -> [u64; VALUE_WORDS] {
+        self.words()
+    }
 }
 
 impl Entry for Reply {
@@ -192,6 +207,10 @@ impl Entry for Reply {
     const STATE_WORD: usize = 16;
     const STATE_SHIFT: u32 = 16;
     const LAST_SEEN: usize = offset_of!(Reply, last_seen);
+    #[inline(always)]
+    fn words(&self) -> [u64; VALUE_WORDS] {
+        self.words()
+    }
 }
 
 const _: () = {

@@ -6,10 +6,10 @@
 use core::arch::asm;
 
 use evenkeel_ebpf::abi::Tuple;
-use evenkeel_ebpf::table::{Bucket, NOBODY, Place, WAYS, entry, slot_of, tag_of};
+use evenkeel_ebpf::table::{Bucket, GROUP, NOBODY, Place, WAYS, entry, slot_of, tag_of};
 
 use super::ring::rank_of;
-use super::{NONE, Table};
+use super::{NO_SLOT, Table};
 use crate::atomic;
 use crate::frame::opaque;
 use crate::maps::SETTINGS;
@@ -20,12 +20,27 @@ pub fn search<T: Table>(place: &Place) -> Option<u64> {
     let bucket = T::bucket(place.first)?;
     let found = search_one(bucket, place.tag);
     if found == 0 && overflowed(bucket) {
-        return Some(search_one(T::bucket(place.second)?, place.tag));
+        return Some(T::elsewhere(place.first, place.tag));
     }
     Some(found)
 }
 
-/// Whether entries of a bucket may be in its neighbour.
+/// [`search`] in the neighbours of a bucket.
+#[inline(always)]
+pub fn elsewhere<T: Table>(first: u32, tag: u32) -> u64 {
+    let mut found = 0_u64;
+    let mut number = 1;
+    while number < GROUP as usize {
+        let place = Place { first, tag };
+        if let Some(bucket) = T::bucket(place.neighbour(number as u32)) {
+            found = found.wrapping_add(search_one(bucket, tag));
+        }
+        number = opaque(number + 1);
+    }
+    found
+}
+
+/// Whether entries of a bucket may be in its neighbours.
 #[inline(always)]
 fn overflowed(bucket: *mut Bucket) -> bool {
     // SAFETY: a word of a live map value; volatile, as other processors write it.
@@ -71,7 +86,7 @@ pub fn look<T: Table>(place: &Place) -> Option<Look> {
         free ^= (free ^ way as u64) & all_if_equal(tag_of(word), 0);
     }
     if found == 0 && overflowed(bucket) {
-        found = search_one(T::bucket(place.second)?, place.tag);
+        found = T::elsewhere(place.first, place.tag);
     }
     Some(Look { found, free })
 }
@@ -110,25 +125,38 @@ pub unsafe fn same_key(present: *const Tuple, wanted: *const Tuple) -> bool {
     differing == 0
 }
 
-/// Clears the word of either bucket that is `entry`.
+/// Words of a group, those included that are no ways. One counter for buckets and words: functions that others call have
+/// hardly any stack.
+const GROUP_WORDS: usize = GROUP as usize * BUCKET_WORDS;
+/// Words of a bucket.
+const BUCKET_WORDS: usize = size_of::<Bucket>() / size_of::<u64>();
+
+/// A word of the group of the bucket `first`, which comes first itself. Where it is no way it is no entry either.
+#[inline(always)]
+fn word<T: Table>(first: u32, number: usize) -> Option<*mut u64> {
+    const { assert!(BUCKET_WORDS == 8 && WAYS == 7) };
+    let place = Place { first, tag: 0 };
+    let bucket = T::bucket(place.neighbour((number >> 3) as u32))?;
+    // SAFETY: a word of a live map value, which is eight of them.
+    Some(unsafe { bucket.cast::<u64>().add(number & 7) })
+}
+
+/// Clears the word of a group that is `entry`.
 #[inline(always)]
 pub fn clear<T: Table>(place: &Place, entry: u64) {
-    for bucket in [place.first, place.second] {
-        let Some(bucket) = T::bucket(bucket) else {
+    let mut number = 0;
+    while number < GROUP_WORDS {
+        let Some(word) = word::<T>(place.first, number) else {
             return;
         };
-        let mut way = 0;
-        while way < WAYS {
-            // SAFETY: an aligned word of a live map value, which becomes something else only by whom its slot belongs to.
-            unsafe {
-                let word = bucket.cast::<u64>().add(way);
-                if word.read_volatile() == entry {
-                    atomic::compare_exchange(word, entry, 0);
-                    return;
-                }
+        // SAFETY: an aligned word of a live map value, which becomes something else only by whom its slot belongs to.
+        unsafe {
+            if word.read_volatile() == entry {
+                atomic::compare_exchange(word, entry, 0);
+                return;
             }
-            way = opaque(way + 1);
         }
+        number = opaque(number + 1);
     }
 }
 
@@ -136,10 +164,10 @@ pub fn clear<T: Table>(place: &Place, entry: u64) {
 pub const ALONE: u32 = 0;
 /// Somebody has; see [`settle`].
 pub const NOT_ALONE: u32 = 1;
-/// Nothing was entered: both buckets are full.
+/// Nothing was entered: all buckets of the group are full.
 pub const FULL: u32 = 2;
 
-/// Enters the slot `index`, whose key has this `hash`, into a bucket.
+/// Enters the slot `index`, whose key has this `hash`, into its bucket, or into a neighbour of that.
 #[inline(always)]
 pub fn enter<T: Table>(index: u32, hash: u64) -> u32 {
     let Some(settings) = SETTINGS.get(0) else {
@@ -148,16 +176,14 @@ pub fn enter<T: Table>(index: u32, hash: u64) -> u32 {
     let place = Place::of(hash, settings.flow_buckets);
     let ours = entry(place.tag, index);
     if !put::<T>(place.first, ours) {
-        let Some(first) = T::bucket(place.first) else {
-            return FULL;
-        };
-        // SAFETY: a word of a live map value. What enters the entry orders this before it.
-        unsafe { (&raw mut (*first).overflowed).write_volatile(1) };
-        if !put::<T>(place.second, ours) {
-            return FULL;
-        }
+        return FULL;
     }
-    beside::<T>(&place, ours)
+    // The function inline: from here there is no stack for another call.
+    let mut found = elsewhere::<T>(place.first, place.tag);
+    if let Some(bucket) = T::bucket(place.first) {
+        found = found.wrapping_add(search_one(bucket, place.tag));
+    }
+    alone(found, ours)
 }
 
 /// [`enter`], into the word `way` of the first bucket if that is still free; [`FULL`] if not.
@@ -183,7 +209,7 @@ pub fn enter_at<T: Table>(place: &Place, way: u64, index: u32) -> u32 {
 /// Whether an entry that was just entered is alone with its tag.
 ///
 /// Of two processors that enter one key at once at least one sees both: each looks after its own compare-and-swap, and who
-/// went to the neighbour had said so before.
+/// went to a neighbour had said so before.
 #[inline(always)]
 fn beside<T: Table>(place: &Place, ours: u64) -> u32 {
     let Some(bucket) = T::bucket(place.first) else {
@@ -191,31 +217,38 @@ fn beside<T: Table>(place: &Place, ours: u64) -> u32 {
     };
     let mut found = search_one(bucket, place.tag);
     if overflowed(bucket) {
-        let Some(second) = T::bucket(place.second) else {
-            return FULL;
-        };
-        found = found.wrapping_add(search_one(second, place.tag));
+        found = found.wrapping_add(T::elsewhere(place.first, place.tag));
     }
-    // The sum of all that have the tag is nearly always ours.
+    alone(found, ours)
+}
+
+/// By the sum of all that have the tag, which is nearly always ours.
+#[inline(always)]
+fn alone(found: u64, ours: u64) -> u32 {
     if found == ours { ALONE } else { NOT_ALONE }
 }
 
-/// Puts `ours` into the first free word of a bucket; false if there is none.
+/// Puts `ours` into the first free word of the group of a bucket; false if there is none.
 #[inline(always)]
-pub fn put<T: Table>(bucket: u32, ours: u64) -> bool {
-    let Some(bucket) = T::bucket(bucket) else {
-        return false;
-    };
-    let mut way = 0;
-    while way < WAYS {
-        // SAFETY: an aligned word of a live map value; volatile, as other processors write it.
+fn put<T: Table>(first: u32, ours: u64) -> bool {
+    let mut number = 0;
+    while number < GROUP_WORDS {
+        let Some(word) = word::<T>(first, number) else {
+            return false;
+        };
+        // SAFETY: aligned words of live map values; volatile, as other processors write them.
         unsafe {
-            let word = bucket.cast::<u64>().add(way);
-            if word.read_volatile() == 0 && atomic::compare_exchange(word, 0, ours) {
+            if number == WAYS {
+                // The one behind the ways of the first bucket. What enters the entry orders this before it.
+                (&raw mut (*word.sub(WAYS).cast::<Bucket>()).overflowed).write_volatile(1);
+            } else if number & 7 != WAYS
+                && word.read_volatile() == 0
+                && atomic::compare_exchange(word, 0, ours)
+            {
                 return true;
             }
         }
-        way = opaque(way + 1);
+        number = opaque(number + 1);
     }
     false
 }
@@ -225,33 +258,31 @@ pub const RIVAL_FIRST: u64 = 1 << 32;
 /// It has the same key.
 pub const RIVAL_SAME: u64 = 1 << 33;
 
-/// Another slot with the tag of the key in slot `index`, with what is to be known of it; or [`NONE`].
+/// Another slot with the tag of the key in slot `index`, with what is to be known of it; or [`NO_SLOT`].
 #[inline(always)]
 pub fn rival<T: Table>(index: u32, hash: u64) -> u64 {
-    let none = u64::from(NONE);
+    let none = u64::from(NO_SLOT);
     let Some(settings) = SETTINGS.get(0) else {
         return none;
     };
     let place = Place::of(hash, settings.flow_buckets);
     let ours = entry(place.tag, index);
     let mut first = RIVAL_FIRST;
-    for bucket in [place.first, place.second] {
-        let Some(bucket) = T::bucket(bucket) else {
+    let mut number = 0;
+    while number < GROUP_WORDS {
+        let Some(word) = word::<T>(place.first, number) else {
             return none;
         };
-        let mut way = 0;
-        while way < WAYS {
-            // SAFETY: a word of a live map value; volatile, as other processors write it.
-            let word = unsafe { bucket.cast::<u64>().add(way).read_volatile() };
-            if word == ours {
-                first = 0;
-            } else if tag_of(word) == place.tag {
-                let other = slot_of(word);
-                let same = u64::from(same_keys::<T>(other, index)) * RIVAL_SAME;
-                return u64::from(other) | first | same;
-            }
-            way = opaque(way + 1);
+        // SAFETY: a word of a live map value; volatile, as other processors write it.
+        let word = unsafe { word.read_volatile() };
+        if word == ours {
+            first = 0;
+        } else if tag_of(word) == tag_of(ours) {
+            let other = slot_of(word);
+            let same = u64::from(same_keys::<T>(other, slot_of(ours))) * RIVAL_SAME;
+            return u64::from(other) | first | same;
         }
+        number = opaque(number + 1);
     }
     none
 }
@@ -278,15 +309,15 @@ pub fn same_keys<T: Table>(one: u32, other: u32) -> bool {
     }
 }
 
-/// The entry with the lowest rank in the first bucket of a key with this hash, which is full; or [`NONE`].
+/// The entry with the lowest rank in the first bucket of a key with this hash, which is full; or [`NO_SLOT`].
 #[inline(always)]
 pub fn crowded_out<T: Table>(hash: u64) -> u32 {
-    let (mut lowest, mut victim) = (NOBODY, NONE);
+    let (mut lowest, mut victim) = (NOBODY, NO_SLOT);
     let Some(settings) = SETTINGS.get(0) else {
-        return NONE;
+        return NO_SLOT;
     };
     let Some(bucket) = T::bucket(Place::of(hash, settings.flow_buckets).first) else {
-        return NONE;
+        return NO_SLOT;
     };
     let mut way = 0;
     while way < WAYS {

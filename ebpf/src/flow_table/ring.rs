@@ -8,7 +8,7 @@ use evenkeel_ebpf::select;
 use evenkeel_ebpf::table::{CHUNK, Entry, NOBODY, Place, Ring, entry, is_over, is_used, rank};
 
 use super::index::{clear, sign};
-use super::{NONE, Table};
+use super::{NO_SLOT, Table};
 use crate::atomic;
 use crate::maps::{RING_POSITIONS, RINGS, SETTINGS};
 
@@ -30,27 +30,25 @@ const ATTEMPTS: u32 = 8;
 /// Chunks that the hand passes for one entry, as long as nothing closed was found.
 const CHUNKS: u32 = 4;
 
-/// [`room`] where it is quickly found, which is nearly always; else by the function, which is a call.
+/// [`room`] where it is quickly found, which is nearly always; else [`NO_SLOT`].
 #[inline(always)]
 pub fn room_at_hand<T: Table>() -> u32 {
-    let mut index = pop::<T>(1);
-    if index == NONE {
-        index = fresh::<T>();
+    let index = pop::<T>(1);
+    if index == NO_SLOT {
+        fresh::<T>()
+    } else {
+        index
     }
-    if index == NONE {
-        index = T::room();
-    }
-    index
 }
 
-/// Takes a slot, which is then ours; [`NONE`] if others were faster everywhere.
+/// Takes a slot, which is then ours; [`NO_SLOT`] if others were faster everywhere.
 #[inline(always)]
 pub fn room<T: Table>() -> u32 {
     let mut index = pop::<T>(ATTEMPTS);
-    if index == NONE {
+    if index == NO_SLOT {
         index = fresh::<T>();
     }
-    if index == NONE {
+    if index == NO_SLOT {
         index = turn::<T>();
     }
     index
@@ -60,7 +58,7 @@ pub fn room<T: Table>() -> u32 {
 #[inline(always)]
 fn pop<T: Table>(attempts: u32) -> u32 {
     let Some(ring) = RINGS.get_ptr_mut(T::Value::RING) else {
-        return NONE;
+        return NO_SLOT;
     };
     for _ in 0..attempts {
         // SAFETY: an aligned word of a live map value; volatile, as other processors write it.
@@ -69,10 +67,10 @@ fn pop<T: Table>(attempts: u32) -> u32 {
             (head, head.read_volatile())
         };
         let Some(top) = Ring::top(old) else {
-            return NONE;
+            return NO_SLOT;
         };
         let Some(slot) = T::slot(top) else {
-            return NONE;
+            return NO_SLOT;
         };
         // SAFETY: as above. Where another processor has popped the slot meanwhile, the stack has changed.
         unsafe {
@@ -82,7 +80,7 @@ fn pop<T: Table>(attempts: u32) -> u32 {
             }
         }
     }
-    NONE
+    NO_SLOT
 }
 
 /// Takes the next slot that was never used.
@@ -93,7 +91,7 @@ fn fresh<T: Table>() -> u32 {
         RINGS.get_ptr_mut(T::Value::RING),
         SETTINGS.get(0),
     ) else {
-        return NONE;
+        return NO_SLOT;
     };
     let count = u64::from(settings.flow_slots / CHUNK);
     // SAFETY: this processor's value, and nothing else of ours runs on it meanwhile; and a word that all add to.
@@ -102,11 +100,11 @@ fn fresh<T: Table>() -> u32 {
         if index % CHUNK == 0 {
             let chunks = &raw mut (*ring).chunks;
             if chunks.read_volatile() >= count {
-                return NONE;
+                return NO_SLOT;
             }
             let chunk = atomic::fetch_add(chunks, 1);
             if chunk >= count {
-                return NONE;
+                return NO_SLOT;
             }
             index = chunk as u32 * CHUNK;
         }
@@ -119,10 +117,10 @@ fn fresh<T: Table>() -> u32 {
 #[inline(always)]
 fn turn<T: Table>() -> u32 {
     let (Some(ring), Some(settings)) = (RINGS.get_ptr_mut(T::Value::RING), SETTINGS.get(0)) else {
-        return NONE;
+        return NO_SLOT;
     };
     let count = u64::from(settings.flow_slots / CHUNK);
-    let (mut lowest, mut victim) = (NOBODY, NONE);
+    let (mut lowest, mut victim) = (NOBODY, NO_SLOT);
     let mut first = 0;
     for passed in 0..CHUNKS * CHUNK {
         if passed % CHUNK == 0 {
@@ -135,7 +133,7 @@ fn turn<T: Table>() -> u32 {
         }
         let index = first + passed % CHUNK;
         let Some(slot) = T::slot(index) else {
-            return NONE;
+            return NO_SLOT;
         };
         // SAFETY: a live map value; volatile, as other processors write it.
         let (bits, rank) = unsafe {
@@ -149,7 +147,7 @@ fn turn<T: Table>() -> u32 {
             victim ^= (victim ^ index) & lower as u32;
         }
     }
-    if evict::<T>(victim) { victim } else { NONE }
+    if evict::<T>(victim) { victim } else { NO_SLOT }
 }
 
 /// Marks a slot as busy whose state word is `old`; false if it no longer is.
@@ -160,11 +158,11 @@ pub fn mark_busy<T: Table>(word: *mut u64, old: u64) -> bool {
     unsafe { atomic::compare_exchange(word, old, busy) }
 }
 
-/// Gives a slot back that is ours; [`NONE`] if it cannot be put on the stack: then the hand will come by.
+/// Gives a slot back that is ours; [`NO_SLOT`] if it cannot be put on the stack: then the hand will come by.
 #[inline(always)]
 pub fn release<T: Table>(index: u32) -> u32 {
     let (Some(slot), Some(ring)) = (T::slot(index), RINGS.get_ptr_mut(T::Value::RING)) else {
-        return NONE;
+        return NO_SLOT;
     };
     // SAFETY: aligned words of live map values, and the slot is ours until it is on the stack.
     unsafe {
@@ -181,7 +179,7 @@ pub fn release<T: Table>(index: u32) -> u32 {
         let over = u64::from(state::USED | state::CLOSED) << T::Value::STATE_SHIFT;
         state_word.write_volatile(over);
     }
-    NONE
+    NO_SLOT
 }
 
 /// Removes the entry in a slot, which is then ours and busy; false if it is none any more, or another processor has it in
@@ -233,11 +231,11 @@ pub fn publish<T: Table>(value: *mut T::Value) {
     unsafe { atomic::fetch_and(state_word::<T>(value), !busy) };
 }
 
-/// Evicts an entry for good; returns its slot, or [`NONE`].
+/// Evicts an entry for good; returns its slot, or [`NO_SLOT`].
 #[inline(always)]
 pub fn discard<T: Table>(index: u32) -> u32 {
     if !evict::<T>(index) {
-        return NONE;
+        return NO_SLOT;
     }
     release::<T>(index);
     index

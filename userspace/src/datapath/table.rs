@@ -24,7 +24,7 @@ use aya::maps::MapData;
 use evenkeel_ebpf::abi::{Slot, Tuple, state};
 use evenkeel_ebpf::select;
 use evenkeel_ebpf::table::{
-    Bucket, CHUNK, Entry, Place, Ring, WAYS, entry, is_used, slot_of, tag_of,
+    Bucket, CHUNK, Entry, GROUP, Place, Ring, WAYS, entry, is_used, slot_of, tag_of,
 };
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
@@ -270,8 +270,8 @@ impl<V: Pod + Entry> FlowTable<V> {
         if let Some(first) = self.bucket(place.first)
             && !first[..WAYS].iter().any(|other| std::ptr::eq(other, word))
         {
-            // Sets `overflowed`, and `touched`, which means nothing.
-            first[WAYS].store(u64::MAX, Ordering::Release);
+            // Sets `overflowed`.
+            first[WAYS].store(1, Ordering::Release);
         }
         let written = self.words(number).is_some_and(|words| write(words, &slot));
         let number = u32::try_from(number).unwrap_or(u32::MAX);
@@ -313,11 +313,10 @@ impl<V: Pod + Entry> FlowTable<V> {
         })
     }
 
-    /// The words of the two buckets, in order.
+    /// The words of the bucket and of its neighbours, in order.
     fn buckets_of(&self, place: &Place) -> impl Iterator<Item = &AtomicU64> {
-        [place.first, place.second]
-            .into_iter()
-            .flat_map(|bucket| self.bucket(bucket))
+        (0..GROUP)
+            .flat_map(|number| self.bucket(place.neighbour(number)))
             .flat_map(|bucket| &bucket[..WAYS])
     }
 

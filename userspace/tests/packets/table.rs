@@ -127,7 +127,7 @@ fn then_the_one_that_was_silent_for_longest_and_it_goes_on_where_it_was() {
 
 #[test]
 fn of_two_keys_that_look_alike_the_later_one_is_found_and_the_other_comes_back() {
-    // With twelve buckets, bucket and tag are 34.6 bits: of 600,000 keys seven pairs are alike (birthday paradox).
+    // With eight buckets, bucket and tag are 34 bits: of 600,000 keys ten pairs are alike (birthday paradox).
     let buckets = evenkeel_ebpf::table::buckets(SMALL);
     let mut seen = HashMap::new();
     let (one, other) = (0..600_000)
@@ -148,21 +148,32 @@ fn of_two_keys_that_look_alike_the_later_one_is_found_and_the_other_comes_back()
     }
 }
 
-#[test]
-fn an_entry_that_its_bucket_has_no_room_for_is_found_in_the_neighbour() {
+/// So many clients whose flows all belong into one bucket.
+fn crowd(count: usize) -> Vec<u32> {
     let buckets = evenkeel_ebpf::table::buckets(SMALL);
     let first = |number: u32| Place::of(select::hash(&key(number), SEED), buckets).first;
-    let crowd: Vec<u32> = (0..10_000).filter(|number| first(*number) == 2).collect();
+    (0..10_000)
+        .filter(|number| first(*number) == 2)
+        .take(count)
+        .collect()
+}
+
+#[test]
+fn entries_that_their_bucket_has_no_room_for_are_found_in_its_neighbours() {
+    // They fill two buckets, and some are in a third.
+    const CROWD: usize = SMALL as usize;
+    const { assert!(CROWD > 2 * WAYS) };
     for hook in BOTH {
         let mut world = small(hook);
-        for number in &crowd[..WAYS + 2] {
+        let crowd = crowd(CROWD);
+        for number in &crowd {
             send(&mut world, *number, SYN);
         }
-        for number in &crowd[..WAYS + 2] {
+        for number in &crowd {
             assert!(world.flow(key(*number)).is_some(), "client {number}");
             send(&mut world, *number, ACK);
         }
-        assert_eq!(world.service().flows_opened, WAYS as u64 + 2, "none twice");
+        assert_eq!(world.service().flows_opened, CROWD as u64, "none twice");
         whole(&world);
     }
 }
@@ -184,41 +195,56 @@ fn a_slot_that_a_killed_daemon_had_in_hand_is_free_again() {
     }
 }
 
+/// Three times what fits.
+const MANY: u32 = 3 * SMALL;
+
 #[test]
 fn a_table_stays_whole_whatever_processors_and_the_daemon_do_to_it_at_once() {
-    /// Three times what fits.
-    const CLIENTS: u32 = 3 * SMALL;
-    const PACKETS: u32 = 30_000;
+    let clients: Vec<u32> = (0..MANY).collect();
     for hook in BOTH {
-        let mut world = small(hook);
-        world.keep_time(4_000_000);
-        let shared = &world;
-        thread::scope(|scope| {
-            for seed in 1..=3_u32 {
-                scope.spawn(move || {
-                    let mut random = seed;
-                    for _ in 0..PACKETS {
-                        // xorshift (Marsaglia, 2003).
-                        random ^= random << 13;
-                        random ^= random >> 17;
-                        random ^= random << 5;
-                        let flags = [SYN, ACK, ACK, RST][(random >> 24) as usize % 4];
-                        let frame = Tcp::new(client(random % CLIENTS), SERVICE, flags).frame();
-                        shared.send(&frame);
-                    }
-                });
-            }
-            scope.spawn(|| {
-                for _ in 0..3_000 {
-                    let closed = |state: u8| state & state::CLOSED != 0;
-                    shared.flows.remove_where(SEED, |held| closed(held.state()));
-                    shared
-                        .replies
-                        .remove_where(SEED, |held| closed(held.state()));
-                    thread::yield_now();
+        all_at_once(hook, &clients);
+    }
+}
+
+#[test]
+fn so_does_one_whose_entries_all_belong_into_one_bucket() {
+    for hook in BOTH {
+        all_at_once(hook, &crowd(MANY as usize));
+    }
+}
+
+/// Three processors send for these clients what comes to mind, and the daemon removes what is closed.
+fn all_at_once(hook: Hook, clients: &[u32]) {
+    const PACKETS: u32 = 30_000;
+    let mut world = small(hook);
+    world.keep_time(4_000_000);
+    let shared = &world;
+    thread::scope(|scope| {
+        for seed in 1..=3_u32 {
+            scope.spawn(move || {
+                let mut random = seed;
+                for _ in 0..PACKETS {
+                    // xorshift (Marsaglia, 2003).
+                    random ^= random << 13;
+                    random ^= random >> 17;
+                    random ^= random << 5;
+                    let flags = [SYN, ACK, ACK, RST][(random >> 24) as usize % 4];
+                    let number = clients[random as usize % clients.len()];
+                    let frame = Tcp::new(client(number), SERVICE, flags).frame();
+                    shared.send(&frame);
                 }
             });
+        }
+        scope.spawn(|| {
+            for _ in 0..3_000 {
+                let closed = |state: u8| state & state::CLOSED != 0;
+                shared.flows.remove_where(SEED, |held| closed(held.state()));
+                shared
+                    .replies
+                    .remove_where(SEED, |held| closed(held.state()));
+                thread::yield_now();
+            }
         });
-        whole(&world);
-    }
+    });
+    whole(&world);
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use aya::Pod;
 use evenkeel_ebpf::abi::state;
-use evenkeel_ebpf::table::{Entry, Ring, WAYS, slot_of, tag_of};
+use evenkeel_ebpf::table::{Entry, GROUP, Ring, WAYS, slot_of, tag_of};
 
 use super::{FlowTable, Held, state_in, state_word};
 
@@ -27,14 +27,15 @@ impl<V: Pod + Entry> FlowTable<V> {
                 let held = self.words(slot_of(entry) as usize).and_then(Held::<V>::of);
                 let place = held.map(|held| self.place(&held.slot().key, seed));
                 let is_there = place.is_some_and(|place| {
-                    tag_of(entry) == place.tag && [place.first, place.second].contains(&bucket)
+                    tag_of(entry) == place.tag
+                        && (0..GROUP).any(|number| place.neighbour(number) == bucket)
                 });
                 let overflowed = |bucket: u32| {
-                    let first = self.bucket(bucket ^ 1);
-                    first.is_some_and(|first| first[WAYS].load(Ordering::Acquire) & OVERFLOWED != 0)
+                    let words = self.bucket(bucket);
+                    words.is_some_and(|words| words[WAYS].load(Ordering::Acquire) & OVERFLOWED != 0)
                 };
                 let is_sought =
-                    place.is_some_and(|place| place.first == bucket || overflowed(bucket));
+                    place.is_some_and(|place| place.first == bucket || overflowed(place.first));
                 if is_there && !is_sought {
                     faults.push(format!(
                         "bucket {bucket} has an entry that nobody looks for"
