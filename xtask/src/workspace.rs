@@ -11,12 +11,16 @@ use anyhow::{Context as _, Result};
 
 use crate::shell;
 
-/// The directory of the workspace's `Cargo.toml`.
+/// The directory of the workspace's `Cargo.toml`: that of the package that cargo runs, one up; without cargo, that of the
+/// package as it was compiled, which is another one if the checkout was moved since.
 #[must_use]
 pub fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .unwrap_or(Path::new("."))
+    static PACKAGE: OnceLock<PathBuf> = OnceLock::new();
+    let package = PACKAGE.get_or_init(|| {
+        let package = env::var_os("CARGO_MANIFEST_DIR");
+        package.map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
+    });
+    package.parent().unwrap_or(Path::new("."))
 }
 
 /// The target directory, as cargo sees it (`CARGO_TARGET_DIR`, `build.target-dir` or the default).
