@@ -39,10 +39,11 @@ const SLOTS_FOR: (u64, u64) = (16, 5);
 pub struct Bucket {
     /// Each 0 or an [`entry`].
     pub words: [u64; WAYS],
-    /// Non-zero once an entry of this bucket went to a neighbour, written before that entry. Until then nobody looks
-    /// there. It stays: an entry that may still be there is not looked for.
+    /// How many entries of this bucket are with its neighbours: counted before they are entered, and no more after they are
+    /// cleared. While it is 0 nobody looks there. (It would only be too high, which costs a look, if a daemon were killed
+    /// just then.)
     pub overflowed: u32,
-    /// Written to have the line brought near. A load would do that as well, but the processor goes on for some 200
+    /// Written, with zero, to have the line brought near. A load would do that as well, but the processor goes on for some 200
     /// instructions behind a load that waits for memory, and for as long as its store buffer lasts behind a store.
     pub touched: u32,
 }

@@ -4,6 +4,7 @@
 //! slot in hand.
 
 use core::arch::asm;
+use core::mem::offset_of;
 
 use evenkeel_ebpf::abi::Tuple;
 use evenkeel_ebpf::table::{Bucket, GROUP, NOBODY, Place, WAYS, entry, slot_of, tag_of};
@@ -40,7 +41,7 @@ pub fn elsewhere<T: Table>(first: u32, tag: u32) -> u64 {
     found
 }
 
-/// Whether entries of a bucket may be in its neighbours.
+/// Whether entries of a bucket are with its neighbours.
 #[inline(always)]
 fn overflowed(bucket: *mut Bucket) -> bool {
     // SAFETY: a word of a live map value; volatile, as other processors write it.
@@ -153,10 +154,24 @@ pub fn clear<T: Table>(place: &Place, entry: u64) {
         unsafe {
             if word.read_volatile() == entry {
                 atomic::compare_exchange(word, entry, 0);
+                if number > WAYS {
+                    count_overflowed::<T>(place.first, -1);
+                }
                 return;
             }
         }
         number = opaque(number + 1);
+    }
+}
+
+/// Counts entries of the bucket `first` that are with its neighbours.
+#[inline(always)]
+fn count_overflowed<T: Table>(first: u32, more: i64) {
+    // The word behind the ways has the count in its low half, and in its high half nothing but zero.
+    const { assert!(offset_of!(Bucket, overflowed) == WAYS * size_of::<u64>()) };
+    if let Some(word) = word::<T>(first, WAYS) {
+        // SAFETY: an aligned word of a live map value.
+        unsafe { atomic::fetch_add(word, more as u64) };
     }
 }
 
@@ -239,8 +254,8 @@ fn put<T: Table>(first: u32, ours: u64) -> bool {
         // SAFETY: aligned words of live map values; volatile, as other processors write them.
         unsafe {
             if number == WAYS {
-                // The one behind the ways of the first bucket. What enters the entry orders this before it.
-                (&raw mut (*word.sub(WAYS).cast::<Bucket>()).overflowed).write_volatile(1);
+                // Before the entry is there.
+                count_overflowed::<T>(first, 1);
             } else if number & 7 != WAYS
                 && word.read_volatile() == 0
                 && atomic::compare_exchange(word, 0, ours)
@@ -250,6 +265,7 @@ fn put<T: Table>(first: u32, ours: u64) -> bool {
         }
         number = opaque(number + 1);
     }
+    count_overflowed::<T>(first, -1);
     false
 }
 

@@ -208,11 +208,23 @@ impl<V: Pod + Entry> FlowTable<V> {
     fn empty(&self, number: usize, words: &[AtomicU64], seed: u64) {
         let place = self.place(&slot::<V>(words).key, seed);
         let entry = entry(place.tag, u32::try_from(number).unwrap_or(u32::MAX));
-        for word in self.buckets_of(&place) {
+        for (at, word) in self.buckets_of(&place).enumerate() {
             // It fails on all words but the one that is ours.
-            let _ = word.compare_exchange(entry, 0, Ordering::AcqRel, Ordering::Relaxed);
+            let cleared = word
+                .compare_exchange(entry, 0, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok();
+            if cleared && at >= WAYS {
+                self.count_overflowed(&place, |word| word.fetch_sub(1, Ordering::AcqRel));
+            }
         }
         self.release(number, words);
+    }
+
+    /// Changes the count of entries of a bucket that are with its neighbours: the low half of the word behind its ways.
+    fn count_overflowed(&self, place: &Place, change: impl FnOnce(&AtomicU64) -> u64) {
+        if let Some(bucket) = self.bucket(place.first) {
+            change(&bucket[WAYS]);
+        }
     }
 
     /// Puts a slot that is ours on the stack of free ones.
@@ -267,11 +279,9 @@ impl<V: Pod + Entry> FlowTable<V> {
         let (Some(word), Some(number)) = (self.buckets_of(&place).find(free), self.fresh()) else {
             return false;
         };
-        if let Some(first) = self.bucket(place.first)
-            && !first[..WAYS].iter().any(|other| std::ptr::eq(other, word))
-        {
-            // Sets `overflowed`.
-            first[WAYS].store(1, Ordering::Release);
+        let first = self.bucket(place.first);
+        if first.is_none_or(|first| !first[..WAYS].iter().any(|other| std::ptr::eq(other, word))) {
+            self.count_overflowed(&place, |word| word.fetch_add(1, Ordering::AcqRel));
         }
         let written = self.words(number).is_some_and(|words| write(words, &slot));
         let number = u32::try_from(number).unwrap_or(u32::MAX);

@@ -1,6 +1,6 @@
 //! What may be wrong with a flow table: the checks of its tests.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::mem::offset_of;
 use std::sync::atomic::Ordering;
 
@@ -15,10 +15,12 @@ const OVERFLOWED: u64 = 0xffff_ffff;
 
 impl<V: Pod + Entry> FlowTable<V> {
     /// What is wrong with a table that nobody changes: an entry that is not found under its key, a word of the index that is
-    /// of no entry, a slot that is in somebody's hands, or both or neither of used and free.
+    /// of no entry, a wrong count of entries with neighbours, a slot that is in somebody's hands, or both or neither of used
+    /// and free.
     #[must_use]
     pub fn faults(&self, seed: u64) -> Vec<String> {
         let mut faults = self.faults_of_slots(seed);
+        let mut with_neighbours: HashMap<u32, u64> = HashMap::new();
         for (bucket, words) in (0..self.buckets()).filter_map(|n| Some((n, self.bucket(n)?))) {
             for entry in words[..WAYS]
                 .iter()
@@ -30,16 +32,8 @@ impl<V: Pod + Entry> FlowTable<V> {
                     tag_of(entry) == place.tag
                         && (0..GROUP).any(|number| place.neighbour(number) == bucket)
                 });
-                let overflowed = |bucket: u32| {
-                    let words = self.bucket(bucket);
-                    words.is_some_and(|words| words[WAYS].load(Ordering::Acquire) & OVERFLOWED != 0)
-                };
-                let is_sought =
-                    place.is_some_and(|place| place.first == bucket || overflowed(place.first));
-                if is_there && !is_sought {
-                    faults.push(format!(
-                        "bucket {bucket} has an entry that nobody looks for"
-                    ));
+                if let Some(place) = place.filter(|place| is_there && place.first != bucket) {
+                    *with_neighbours.entry(place.first).or_default() += 1;
                 }
                 if entry != 0 && !is_there {
                     let slot = slot_of(entry);
@@ -47,6 +41,15 @@ impl<V: Pod + Entry> FlowTable<V> {
                         "bucket {bucket} has slot {slot}, which is not of it"
                     ));
                 }
+            }
+        }
+        for (bucket, words) in (0..self.buckets()).filter_map(|n| Some((n, self.bucket(n)?))) {
+            let said = words[WAYS].load(Ordering::Acquire) & OVERFLOWED;
+            let are = with_neighbours.get(&bucket).copied().unwrap_or_default();
+            if said != are {
+                faults.push(format!(
+                    "bucket {bucket} says that {said} of its entries are with its neighbours, where {are} are"
+                ));
             }
         }
         faults
