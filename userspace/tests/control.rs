@@ -7,8 +7,10 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use evenkeel::api::server::{SocketError, listen};
+use evenkeel::daemon::FlowView;
 use evenkeel::l7::{BackendStats, ProxyStats, ServiceStats};
 use fake::{Daemon, Directory};
 use rustix::fs::{Mode, OFlags};
@@ -297,6 +299,60 @@ fn every_reading_command_prints_json_and_text() {
         let with_json: Vec<&str> = arguments.iter().copied().chain(["--json"]).collect();
         assert!(json(&daemon.ok(&with_json)).is_object(), "{arguments:?}");
     }
+}
+
+/// A flow of `echo`.
+fn flow(client: &str, backend: Option<&str>, state: &'static str) -> FlowView {
+    FlowView {
+        client: client.parse().expect("ok"),
+        service: "10.0.0.10:80".parse().expect("ok"),
+        backend: backend.map(|backend| backend.parse().expect("ok")),
+        state,
+        age: Duration::from_secs(1),
+        idle: Duration::ZERO,
+        sent: (1, 60),
+        received: (1, 60),
+        streams: 0,
+        protocol: "unknown",
+    }
+}
+
+#[test]
+fn flows_are_filtered_by_client_backend_and_state() {
+    let daemon = Daemon::start("filter");
+    daemon.fake.told().flows = vec![
+        flow("10.0.9.1:1000", Some("10.0.1.1:80"), "established"),
+        flow("10.0.9.1:1001", Some("10.0.1.2:80"), "opening"),
+        flow("10.0.9.2:1002", Some("10.0.1.1:80"), "reset"),
+        flow("10.0.9.2:1003", None, "established"),
+    ];
+    for (filters, expected) in [
+        (&[][..], &[1000, 1001, 1002, 1003][..]),
+        (&["--client=10.0.9.2"], &[1002, 1003]),
+        (&["--backend=10.0.1.1:80"], &[1000, 1002]),
+        (&["--backend=local"], &[1003]),
+        (&["--state=open"], &[1000, 1001, 1003]),
+        (&["--state=reset"], &[1002]),
+        (&["--state=open", "--backend=10.0.1"], &[1000, 1001]),
+        (&["--state=closed"], &[]),
+    ] {
+        let arguments = [&["flows", "--json"], filters].concat();
+        let flows = json(&daemon.ok(&arguments));
+        let listed = flows["flows"].as_array().expect("a list");
+        let mut ports: Vec<u16> = listed
+            .iter()
+            .filter_map(|flow| flow["client"].as_str()?.rsplit(':').next()?.parse().ok())
+            .collect();
+        ports.sort_unstable();
+        assert_eq!(ports, expected, "{filters:?}");
+        assert_eq!(flows["total"], expected.len(), "{filters:?}");
+    }
+    let answer = request(&daemon, "GET", "/v1/flows?state=shut", "");
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    assert!(
+        answer.contains("allowed: open, opening, established, closing, closed, reset"),
+        "{answer}"
+    );
 }
 
 #[test]

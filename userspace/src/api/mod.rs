@@ -5,7 +5,7 @@
 //! | `GET /v1/status` | [`types::Status`] |
 //! | `GET /v1/services` | [`types::Services`] |
 //! | `GET /v1/backends[?service=NAME]` | [`types::Backends`] |
-//! | `GET /v1/flows[?service=NAME][&top=N][&client=TEXT]` | [`types::Flows`] |
+//! | `GET /v1/flows[?service=NAME][&top=N][&client=TEXT][&backend=TEXT][&state=STATE]` | [`types::Flows`] |
 //! | `GET /v1/pinning[?service=NAME][&for=5s]` | [`crate::pinning::PinningReport`], over the interval or since load |
 //! | `GET /v1/explain?client=IP:PORT&service=NAME` | [`types::Explanation`] |
 //! | `PUT /v1/services/NAME/mode` [`types::ModeRequest`] | [`types::Done`] |

@@ -142,6 +142,16 @@ pub struct Backend {
     pub counters: Counters,
 }
 
+/// States of a [`Flow`] that may be asked for; `open` is any of the next three.
+pub const FLOW_STATES: [&str; 6] = [
+    "open",
+    "opening",
+    "established",
+    "closing",
+    "closed",
+    "reset",
+];
+
 /// Answer to `GET /v1/flows`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Flows {

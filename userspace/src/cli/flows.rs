@@ -6,7 +6,7 @@ use super::output::{Paint, Side, Table, print, print_json, print_json_line};
 use super::units::{bytes, count, seconds};
 use super::{Global, new_page};
 use crate::api::client::{Client, encode};
-use crate::api::types::Flows;
+use crate::api::types::{FLOW_STATES, Flows};
 
 /// How often `--watch` looks again.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -23,6 +23,12 @@ pub(super) struct Args {
     /// Only flows whose client's IP:PORT contains this.
     #[arg(long, value_name = "TEXT")]
     client: Option<String>,
+    /// Only flows whose backend's IP:PORT contains this; `local`: those that the proxy serves.
+    #[arg(long, value_name = "TEXT")]
+    backend: Option<String>,
+    /// Only flows in this state; open: those that are not over.
+    #[arg(long, value_parser = FLOW_STATES)]
+    state: Option<String>,
     /// Look again every second until interrupted.
     #[arg(long)]
     watch: bool,
@@ -54,11 +60,15 @@ pub(super) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
 
 fn fetch(args: &Args, client: &Client) -> anyhow::Result<Flows> {
     let mut path = format!("/v1/flows?top={}", args.top);
-    if let Some(service) = &args.service {
-        path.push_str(&format!("&service={}", encode(service)));
-    }
-    if let Some(client) = &args.client {
-        path.push_str(&format!("&client={}", encode(client)));
+    for (key, wanted) in [
+        ("service", &args.service),
+        ("client", &args.client),
+        ("backend", &args.backend),
+        ("state", &args.state),
+    ] {
+        if let Some(wanted) = wanted {
+            path.push_str(&format!("&{key}={}", encode(wanted)));
+        }
     }
     Ok(client.get(&path)?)
 }

@@ -14,7 +14,7 @@ use super::report::FlowQuery;
 use super::state::ChangeError;
 use crate::api::client::decode;
 use crate::api::server::{Answer, Answering, Control};
-use crate::api::types::{BackendPatch, BackendRequest, Done, ModeRequest};
+use crate::api::types::{BackendPatch, BackendRequest, Done, FLOW_STATES, ModeRequest};
 use crate::config::parse_duration;
 
 /// The longest interval that a request may wait for.
@@ -119,6 +119,8 @@ async fn reading(handle: &Handle, report: &str, mut query: Query) -> Routed {
             let wanted = FlowQuery {
                 service: query.take("service"),
                 client: query.take("client"),
+                backend: query.take("backend"),
+                state: query.one_of("state", &FLOW_STATES)?,
                 top: query.parsed("top", "a number")?,
             };
             query.end()?;
@@ -288,6 +290,16 @@ impl Query {
         text.parse()
             .map(Some)
             .map_err(|_| wrong(&format!("`{key}` is {text:?}; allowed: {kind}")))
+    }
+
+    fn one_of(&mut self, key: &str, allowed: &[&str]) -> Result<Option<String>, Answer> {
+        match self.take(key) {
+            Some(text) if !allowed.contains(&text.as_str()) => Err(wrong(&format!(
+                "`{key}` is {text:?}; allowed: {}",
+                allowed.join(", ")
+            ))),
+            text => Ok(text),
+        }
     }
 
     fn end(&self) -> Result<(), Answer> {

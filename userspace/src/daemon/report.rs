@@ -20,7 +20,27 @@ pub(super) struct FlowQuery {
     pub(super) service: Option<String>,
     /// Part of the client's address.
     pub(super) client: Option<String>,
+    /// Part of the backend's address, or of `local`.
+    pub(super) backend: Option<String>,
+    /// One of [`FLOW_STATES`](crate::api::types::FLOW_STATES).
+    pub(super) state: Option<String>,
     pub(super) top: Option<usize>,
+}
+
+impl FlowQuery {
+    /// Whether a flow is asked for; its service is looked at elsewhere.
+    fn matches(&self, flow: &FlowView) -> bool {
+        let has = |part: &Option<String>, text: String| {
+            let part = part.as_deref();
+            part.is_none_or(|part| text.contains(part))
+        };
+        let state = match self.state.as_deref() {
+            None => true,
+            Some("open") => is_open(flow),
+            Some(state) => state == flow.state,
+        };
+        state && has(&self.client, flow.client.to_string()) && has(&self.backend, place(flow))
+    }
 }
 
 /// Counters and streams by flow at one moment.
@@ -137,10 +157,7 @@ impl State {
             .flows()?
             .into_iter()
             .filter_map(|flow| names.get(&flow.service).map(|name| (flow, *name)))
-            .filter(|(flow, _)| {
-                let part = query.client.as_deref();
-                part.is_none_or(|part| flow.client.to_string().contains(part))
-            })
+            .filter(|(flow, _)| query.matches(flow))
             .collect();
         let total = matching.len();
         matching.sort_by_cached_key(|(flow, _)| {
