@@ -117,6 +117,7 @@ addresses = ["10.0.0.2/32", "10.0.0.16/30"]
 [limits]
 backends = 16
 services = 2
+upstreams = 2048
 [auto]
 hot_factor = 2
 min_streams = 10
@@ -140,6 +141,7 @@ fn every_key_is_read() {
     assert_eq!(config.nat.addresses.len(), 5);
     assert_eq!(config.flows.closed_hold.as_millis(), 500);
     assert_eq!(config.l7.workers, 2);
+    assert_eq!(config.limits.upstreams, 2048);
     assert_eq!(config.services[0].mode, Mode::Auto);
     assert_eq!(config.services[0].hash, HashChoice::SourceIp);
     let weights: Vec<u32> = config.services[0]

@@ -154,7 +154,7 @@ fn flows<'a>(reader: &mut Reader<'a>, root: &Section<'a>) -> Flows {
     };
     reader.only(&section, &["max", "closed_hold", "count_streams"]);
     let max = Kind {
-        allowed: "an integer from 1024 to 67108864 (each flow takes about 400 bytes of kernel memory)",
+        allowed: "an integer from 1024 to 67108864 (each flow takes about 300 bytes of kernel memory)",
         read: &values::integer(1024..=1 << 26),
     };
     if let Some(found) = reader.optional(&section, "max", &max) {
@@ -216,7 +216,7 @@ fn limits<'a>(reader: &mut Reader<'a>, root: &Section<'a>) -> Sizes {
     let Some(section) = reader.table(root, "limits") else {
         return limits;
     };
-    reader.only(&section, &["backends", "services"]);
+    reader.only(&section, &["backends", "services", "upstreams"]);
     for (key, field) in [
         ("backends", &mut limits.backends),
         ("services", &mut limits.services),
@@ -228,6 +228,13 @@ fn limits<'a>(reader: &mut Reader<'a>, root: &Section<'a>) -> Sizes {
         if let Some(found) = reader.optional(&section, key, &kind) {
             *field = u32::try_from(found.value).unwrap_or(*field);
         }
+    }
+    let kind = Kind {
+        allowed: "an integer from 1024 to 4194304 (each takes about 200 bytes of kernel memory)",
+        read: &values::integer(1024..=1 << 22),
+    };
+    if let Some(found) = reader.optional(&section, "upstreams", &kind) {
+        limits.upstreams = u32::try_from(found.value).unwrap_or(limits.upstreams);
     }
     limits
 }

@@ -220,6 +220,9 @@ pub struct Sizes {
     pub backends: u32,
     /// Services.
     pub services: u32,
+    /// Connections of the proxy to backends whose streams are counted at once. Where there are more, the one that was silent
+    /// for longest is forgotten, and with its next request all its streams count once more.
+    pub upstreams: u32,
 }
 
 impl Default for Sizes {
@@ -227,6 +230,7 @@ impl Default for Sizes {
         Self {
             backends: 4096,
             services: 1024,
+            upstreams: 1 << 16,
         }
     }
 }

@@ -45,6 +45,7 @@ pub(super) fn options(config: &Config) -> Options {
         max_flows: config.flows.max,
         max_backends: config.limits.backends,
         max_services: config.limits.services,
+        max_upstreams: config.limits.upstreams,
         nat_ports: config.nat.ports.clone(),
         closed_hold: config.flows.closed_hold,
         port_hold: config.nat.port_hold,

@@ -167,6 +167,7 @@ pub(super) fn sizes(options: &Options) -> BTreeMap<&'static str, u32> {
         ("BACKEND_BY_ADDR", options.max_backends),
         ("NEXT_HOPS", options.max_backends),
         ("BACKEND_COUNTS", options.max_backends),
+        ("UPSTREAMS", options.max_upstreams),
         ("FLOWS", slots),
         ("FLOW_INDEX", buckets),
         ("REPLIES", slots),

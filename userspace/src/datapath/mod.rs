@@ -281,9 +281,15 @@ impl Options {
                 "1 to 65535",
             ),
             ("limits.services", self.max_services, 65_536, "1 to 65536"),
+            (
+                "limits.upstreams",
+                self.max_upstreams,
+                1 << 22,
+                "1024 to 4194304",
+            ),
         ];
         for (key, found, most, allowed) in sizes {
-            let least = if key == "flows.max" { 1024 } else { 1 };
+            let least = if allowed.starts_with("1024") { 1024 } else { 1 };
             if !(least..=most).contains(&found) {
                 return Err(DatapathError::Option {
                     key,

@@ -67,6 +67,8 @@ pub struct Options {
     pub max_backends: u32,
     /// Services.
     pub max_services: u32,
+    /// Connections of the proxy to backends that are watched at once.
+    pub max_upstreams: u32,
     /// Ports that NAT uses; must not overlap `net.ipv4.ip_local_port_range`.
     pub nat_ports: RangeInclusive<u16>,
     /// How long a closed flow stays in the table, and keeps its NAT port where ports are scarce.
@@ -87,6 +89,7 @@ impl Default for Options {
             max_flows: abi::DEFAULT_MAX_FLOWS,
             max_backends: abi::DEFAULT_MAX_BACKENDS,
             max_services: abi::DEFAULT_MAX_SERVICES,
+            max_upstreams: abi::DEFAULT_MAX_UPSTREAMS,
             nat_ports: 10_240..=32_767,
             closed_hold: Duration::from_secs(1),
             // TCP_TIMEWAIT_LEN of Linux (include/net/tcp.h): the backend may remember the connection for so long.

@@ -128,6 +128,7 @@ fn load() -> Result<Ebpf, Finding> {
         max_flows: 1024,
         max_backends: 1,
         max_services: 1,
+        max_upstreams: 1024,
         ..Options::default()
     };
     let mut loader = EbpfLoader::new();
