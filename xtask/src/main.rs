@@ -5,7 +5,7 @@ use std::{process::ExitCode, time::Duration};
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 use xtask::{
-    bench, build, demo,
+    bench, build, demo, fuzz,
     lab::{self, Lab, Leftovers, Spec},
     setup::{self, Route},
     test, vm,
@@ -77,6 +77,19 @@ enum Commands {
         seed: u64,
         #[command(subcommand)]
         command: Option<BenchCommands>,
+    },
+    /// Fuzz the logic that hostile bytes reach first: packets, the stream counter, what measures latency.
+    #[command(
+        long_about = "Fuzz the logic that hostile bytes reach first, guided by coverage: packets, the stream counter, what \
+measures latency. What reached new code is kept in target/fuzz/corpus, and the next run goes on from there. An input that \
+breaks a promise is left in fuzz/artifacts. Builds first; needs rustup, but not root."
+    )]
+    Fuzz {
+        /// Which targets: packet, walker, exchange; all if none is named.
+        targets: Vec<String>,
+        /// How long each of them.
+        #[arg(long = "for", value_name = "DURATION", default_value = "1m", value_parser = humantime::parse_duration)]
+        time: Duration,
     },
     /// Boot other kernels and prove that evenkeel works on them. Builds first; needs apt, but neither root nor KVM.
     #[command(
@@ -205,6 +218,7 @@ fn run(command: &Commands) -> Result<()> {
                 seed: *seed,
             },
         ),
+        Commands::Fuzz { targets, time } => fuzz::run(targets, *time),
         Commands::Vm {
             kernels,
             timeout,

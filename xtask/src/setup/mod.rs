@@ -5,6 +5,7 @@
 //! away since is believed to be there.
 
 mod debian;
+mod fuzz;
 mod linker;
 pub mod peers;
 mod python;
@@ -16,6 +17,7 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 
 pub use debian::install as install_packages;
+pub use fuzz::{FuzzTools, fuzz_tools};
 pub use python::interpreter as python;
 pub use toolchain::Toolchain;
 
