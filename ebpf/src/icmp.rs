@@ -11,8 +11,6 @@
 //! backend's own is replaced by the service's, which is the only address that the client knows.
 //! TC only: these are rare, and XDP passes them.
 
-use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC};
-use aya_ebpf::programs::TcContext;
 use evenkeel_ebpf::abi::{Address, Event, NextHop, PROTOCOL_TCP, flag};
 use evenkeel_ebpf::packet::{
     Bytes, Change, ETHERNET_LENGTH, IPV4_CHECKSUM, IPV4_LENGTH, IPV4_SOURCE, IPV4_TTL, Ipv4,
@@ -47,21 +45,9 @@ struct Translation {
     inner_destination_port: u16,
 }
 
-/// Handles the ICMP message at `at`; says what becomes of the packet as TC does. A function of its own: what it has on the
-/// stack is not there while a flow is recorded, for which there is little enough.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn ek_tc_icmp(context: *mut __sk_buff, at: u32) -> u32 {
-    match icmp(&TcFrame(TcContext::new(context)), at) {
-        Verdict::Pass => TC_ACT_UNSPEC as u32,
-        Verdict::Drop => TC_ACT_SHOT as u32,
-        Verdict::Sent(action) => action,
-    }
-}
-
-/// See [`ek_tc_icmp`].
+/// Handles the ICMP message at `at`.
 #[inline(always)]
-fn icmp(frame: &TcFrame, at: u32) -> Verdict {
+pub fn icmp(frame: &TcFrame, at: u32) -> Verdict {
     let Some([kind]) = frame.load::<1>(at) else {
         return Verdict::Pass;
     };

@@ -16,7 +16,7 @@ use evenkeel_ebpf::packet::{Bytes, ETHERNET_LENGTH, Packet, TCP_CHECKSUM, TCP_LE
 use crate::frame::{
     Changes, Frame, Passage, Refused, Rewrite, Verdict, load, rewrite_in_place, write_ethernet,
 };
-use crate::icmp::ek_tc_icmp;
+use crate::icmp;
 use crate::walker::{Phase, ek_tc_finish, ek_tc_in_step, ek_tc_preface, ek_tc_start, ek_tc_turn};
 
 /// `AF_INET`.
@@ -162,7 +162,7 @@ impl Frame for TcFrame {
 
     #[inline(always)]
     fn icmp(&self, at: u32) -> Verdict {
-        Verdict::Sent(ek_tc_icmp(self.0.skb.skb, at))
+        icmp::icmp(self, at)
     }
 
     #[inline(always)]
