@@ -10,11 +10,8 @@ mod input;
 use evenkeel_ebpf::abi::Http2;
 use evenkeel_ebpf::exchange::{Read, Reader, Side};
 use evenkeel_ebpf::http2::{Segment, walk};
-use input::Connection;
+use input::{Connection, FRAMES};
 use libfuzzer_sys::fuzz_target;
-
-/// Turns of the stream counter's loop.
-const FRAMES: u32 = 256;
 
 fuzz_target!(|connection: Connection| {
     let mut state = connection.state();

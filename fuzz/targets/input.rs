@@ -4,6 +4,8 @@ use arbitrary::Arbitrary;
 use evenkeel_ebpf::abi::Http2;
 use evenkeel_ebpf::http2::{self, PREFACE, Segment};
 
+/// Turns of the stream counter's loop.
+pub const FRAMES: u32 = 256;
 /// Headers before a payload: Ethernet, IPv4, TCP.
 const HEADROOM: usize = 54;
 

@@ -8,11 +8,8 @@
 mod input;
 
 use evenkeel_ebpf::http2::{Front, IN_STEP, Next, Work, streams, walk, walk_in_step};
-use input::Connection;
+use input::{Connection, FRAMES};
 use libfuzzer_sys::fuzz_target;
-
-/// Turns of the walker's loop.
-const FRAMES: u32 = 256;
 
 fuzz_target!(|connection: Connection| {
     let mut state = connection.state();
