@@ -118,6 +118,15 @@ fn series(name: &str, points: &[(f64, f64)]) -> Series {
     }
 }
 
+/// A series whose every sample was the same.
+fn exact(name: &str, points: &[(f64, f64)]) -> Series {
+    let mut series = series(name, points);
+    for point in &mut series.points {
+        (point.low, point.high) = (point.y, point.y);
+    }
+    series
+}
+
 fn plot(id: &str, kind: PlotKind, x: Axis, y: Axis, series: Vec<Series>) -> Plot {
     Plot {
         id: id.to_owned(),
@@ -171,6 +180,14 @@ fn plots() -> Vec<Plot> {
                 series("L4", &bars(100.0, 4)),
                 series(HOSTILE, &bars(40.0, 4)),
             ],
+        ),
+        // With figures above bars that are as high as the axis.
+        plot(
+            "bars-full",
+            PlotKind::Bars,
+            axis("backend", false, &backends),
+            axis("share (%)", false, &[]),
+            vec![exact("all of it", &[(0.0, 100.0), (1.0, 100.0)])],
         ),
         plot(
             "bars-long-names",

@@ -11,7 +11,7 @@ use xtask::bench::report::{
 };
 
 /// Plots of the fixture, once in each frame.
-const PLOTS: usize = 2 * 7;
+const PLOTS: usize = 2 * 8;
 
 /// What a browser sees of `page`; `name` is unique among tests that run at once.
 fn look(name: &str, page: &str, dark: bool) -> Result<Found> {

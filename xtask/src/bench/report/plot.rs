@@ -17,7 +17,8 @@ const HEIGHT: f64 = 380.0;
 /// Room for the vertical axis' figures and title, and at the other sides.
 const LEFT: f64 = 74.0;
 const RIGHT: f64 = 18.0;
-const TOP: f64 = 14.0;
+/// A figure of 11 units stands 4 above a bar that is as high as the axis.
+const TOP: f64 = 20.0;
 const BOTTOM: f64 = 54.0;
 /// Width of a letter beside an axis, on average in a wide typeface; titles are a tenth larger.
 const LETTER: f64 = 7.4;
@@ -227,7 +228,7 @@ impl<'a> Canvas<'a> {
                     (self.whisker(centre, point))
                     @if bars <= WRITTEN {
                         @let above = self.up(point.high.max(point.y)).unwrap_or(top);
-                        text class="value" x=(short(centre)) y=(short((above - 4.0).max(10.0))) text-anchor="middle" {
+                        text class="value" x=(short(centre)) y=(short(above - 4.0)) text-anchor="middle" {
                             (brief(point.y))
                         }
                     }
