@@ -3,7 +3,8 @@
 //! 1. The service says how. Nothing there: not ours. `l7`: to the local proxy.
 //! 2. `l4`: hash (as the service says, of what) -> Maglev slot -> backend -> what is to be claimed for the reply half.
 //!
-//! On the way both lines of the index are asked for that [`crate::open`] will need, as early as it is known which they are.
+//! On the way both lines of the index are asked for that [`crate::open`] will need, as early as it is known which they are; and
+//! before that two slots are taken. That is an atomic instruction, which would wait for the lines.
 
 use evenkeel_ebpf::abi::{self, Event, NO_BACKEND, Settings, flag, mode};
 use evenkeel_ebpf::packet::Packet;
@@ -11,6 +12,7 @@ use evenkeel_ebpf::select::{self, slot};
 use evenkeel_ebpf::table::Place;
 
 use crate::flow_table::{Flows, touch};
+use crate::halves::Halves;
 use crate::maps::{BACKENDS, DRAFT, Draft, MAGLEV, SETTINGS};
 use crate::service::service;
 
@@ -63,7 +65,7 @@ pub extern "C" fn ek_choose(packet: *const Packet) -> u32 {
     // SAFETY: this processor's only value, and nothing else of ours runs on it meanwhile.
     let draft = unsafe { &mut *draft };
     draft.place = Place::of(draft.hash, settings.flow_buckets);
-    touch::<Flows>(&draft.place);
+    draft.halves = Halves::NONE;
     let Some(service) = service(&packet.destination()) else {
         return NONE;
     };
@@ -71,6 +73,8 @@ pub extern "C" fn ek_choose(packet: *const Packet) -> u32 {
     if service.mode == mode::L7 {
         return LOCAL;
     }
+    draft.halves = Halves::take();
+    touch::<Flows>(&draft.place);
     match choose(packet, draft, service.hash, settings) {
         Ok(()) => BACKEND,
         Err(event) => WRONG | event as u32,

@@ -27,7 +27,8 @@ use self::index::{
     ALONE, FULL, Look, NOT_ALONE, RIVAL_FIRST, RIVAL_SAME, crowded_out, elsewhere, enter, enter_at,
     look, rival, same_key, search, withdraw,
 };
-use self::ring::{discard, mark_busy, publish, release, room, room_at_hand, state_in, state_word};
+pub use self::ring::room_at_hand;
+use self::ring::{discard, mark_busy, publish, release, room, state_in, state_word};
 use crate::count;
 use crate::life;
 use crate::maps::{FLOW_INDEX, FLOWS, REPLIES, REPLY_INDEX, SETTINGS};
@@ -266,16 +267,13 @@ pub fn insert_at<T: Table>(
     enter_filled::<T>(index, hash, place, way)
 }
 
-/// A slot with `key` and `value`, for [`enter_filled`]; it is to be released if it comes to something else. [`NO_SLOT`] if none
-/// is at hand: [`insert`] may have one. `value` has `state::NEW`.
+/// Writes `key` and `value` into the slot `index`, of [`room_at_hand`], for [`enter_filled`]; nothing if it is none. It is to be
+/// released if it comes to something else. `value` has `state::NEW`.
 #[inline(always)]
-pub fn filled<T: Table>(key: &Tuple, value: impl FnOnce() -> T::Value) -> u32 {
-    let index = room_at_hand::<T>();
-    // Made only now: until there is a slot it would be on the stack.
-    if index != NO_SLOT && fill::<T>(index, key, &value()) {
-        index
-    } else {
-        NO_SLOT
+pub fn fill_slot<T: Table>(index: u32, key: &Tuple, value: impl FnOnce() -> T::Value) {
+    // Made only now: until it is known that there is a slot it would be on the stack.
+    if index != NO_SLOT {
+        fill::<T>(index, key, &value());
     }
 }
 

@@ -12,6 +12,7 @@ use evenkeel_ebpf::http2::Work;
 use evenkeel_ebpf::table::{self, Bucket, Place, Ring};
 
 use crate::choose::Destination;
+use crate::halves::Halves;
 use crate::nat::Claim;
 use crate::service::Remembered;
 
@@ -26,6 +27,7 @@ pub struct Draft {
     /// Index of its service.
     pub service: u32,
     pub to: Destination,
+    pub halves: Halves,
     pub flow: Flow,
     pub reply: Reply,
     pub claim: Claim,

@@ -14,8 +14,8 @@ use crate::flow_table::{
     Found, Inserted, Replies, Table as _, enter_filled, find_hashed, find_or_free, insert, renew,
     touch, value,
 };
+use crate::halves::reply;
 use crate::maps::{DRAFT, Draft, NAT_SOURCES, SETTINGS};
-use crate::open::reply;
 
 /// Ports that are tried for one flow: at 90 % full, one flow in 29 finds none (0.9^32).
 const TRIES: u64 = 32;

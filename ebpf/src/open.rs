@@ -1,7 +1,8 @@
 //! A packet without a flow, or a SYN: choose where it goes, and record the decision, both halves of it.
 //!
 //! 1. [`crate::choose`] says where it goes.
-//! 2. Both halves are written, into slots that nobody finds yet; of a flow to the local proxy (`l7`) there is one.
+//! 2. Both halves are written, into slots that nobody finds yet ([`crate::halves`]); of a flow to the local proxy (`l7`) there is
+//!    one.
 //! 3. The reply half is entered first, because it is the claim of the NAT port; then the flow.
 //! 4. Another processor may have been faster with the same flow: then its decision holds.
 //!
@@ -11,20 +12,18 @@
 //! A packet that is no SYN takes the same way (another balancer's flow after a change of routes, or an entry that
 //! was lost): the hash sends it to the backend it had, as long as the table is the same.
 
-use evenkeel_ebpf::abi::{Event, Flow, NextHop, Reply, Settings, flag, state};
+use evenkeel_ebpf::abi::{Event, Flow, Settings, flag, state};
 use evenkeel_ebpf::packet::{Packet, tcp};
 use evenkeel_ebpf::table::WAYS;
 
 use crate::choose::{BACKEND, Destination, LOCAL, NONE, WRONG, ek_choose};
-use crate::clock;
 use crate::count;
 use crate::flow_table::{
-    Flows, Found, Inserted, NO_SLOT, Replies, Table as _, enter_filled, filled, find_or_free,
-    insert_at, renew, value,
+    Flows, Found, Inserted, Table as _, enter_filled, find_or_free, insert_at, renew, value,
 };
+use crate::halves::{Halves, flow};
 use crate::maps::{DRAFT, Draft, SETTINGS};
 use crate::nat::{claim_first, ek_claim};
-use crate::observe;
 
 /// What came of it.
 pub enum Opened {
@@ -123,11 +122,11 @@ enum Recorded {
 #[inline(always)]
 fn record(packet: &Packet, draft: &mut Draft, settings: &Settings, chosen: u32) -> Recorded {
     let stray = !packet.opens() && packet.flags & tcp::RST != 0;
-    let halves = if chosen == BACKEND && !stray {
-        Halves::write(packet, draft)
-    } else {
-        Halves::NONE
-    };
+    let new = chosen == BACKEND && !stray;
+    let halves = draft.halves.ours();
+    if new {
+        halves.write(packet, draft);
+    }
     let found = match find_or_free::<Flows>(&packet.tuple, &draft.place) {
         Some(Found::Entry(slot)) if !is_closed(slot) => {
             halves.discard();
@@ -139,6 +138,12 @@ fn record(packet: &Packet, draft: &mut Draft, settings: &Settings, chosen: u32) 
             return Recorded::Refused(Event::DropFlowTable as u32);
         }
     };
+    match found {
+        Found::Free(way) if new && halves.are_there() => {
+            return enter_both(packet, draft, halves, settings, way);
+        }
+        _ => halves.discard(),
+    }
     if chosen == NONE {
         return Recorded::NoService;
     }
@@ -154,19 +159,26 @@ fn record(packet: &Packet, draft: &mut Draft, settings: &Settings, chosen: u32) 
     match chosen {
         LOCAL => draft.to = Destination::proxy(packet),
         CLAIMED => draft.to.nat_port = draft.claim.port(),
-        _ => {
-            return match found {
-                Found::Free(way) if halves.are_there() => {
-                    halves.enter(packet, draft, settings, way)
-                }
-                _ => {
-                    halves.discard();
-                    Recorded::Taken
-                }
-            };
-        }
+        _ => return Recorded::Taken,
     }
     enter(packet, draft, &found)
+}
+
+/// Enters both halves, which are written: the flow into the word `way` of its bucket if that is still free.
+#[inline(always)]
+fn enter_both(
+    packet: &Packet,
+    draft: &Draft,
+    halves: Halves,
+    settings: &Settings,
+    way: u64,
+) -> Recorded {
+    if !claim_first(&draft.claim, halves.reply, settings) {
+        Flows::release(halves.flow);
+        return Recorded::Taken;
+    }
+    let inserted = enter_filled::<Flows>(halves.flow, draft.hash, &draft.place, way);
+    recorded(packet, draft, &inserted)
 }
 
 /// Records the flow alone: it has no reply half, or has it by now.
@@ -203,107 +215,11 @@ fn recorded(packet: &Packet, draft: &Draft, inserted: &Inserted) -> Recorded {
     }
 }
 
-/// Both halves of a new flow, in slots that nobody finds yet; [`NO_SLOT`] where there is none.
-struct Halves {
-    flow: u32,
-    reply: u32,
-}
-
-impl Halves {
-    const NONE: Self = Self {
-        flow: NO_SLOT,
-        reply: NO_SLOT,
-    };
-
-    /// Writes them, where slots are at hand: else it takes longer, or another flow's.
-    #[inline(always)]
-    fn write(packet: &Packet, draft: &Draft) -> Self {
-        Self {
-            reply: filled::<Replies>(draft.claim.key(), || reply(packet, draft)),
-            flow: filled::<Flows>(&packet.tuple, || flow(packet, draft)),
-        }
-    }
-
-    /// Whether there are two.
-    #[inline(always)]
-    const fn are_there(&self) -> bool {
-        self.flow != NO_SLOT && self.reply != NO_SLOT
-    }
-
-    /// Enters them, the flow into the word `way` of its bucket if that is still free.
-    #[inline(always)]
-    fn enter(self, packet: &Packet, draft: &Draft, settings: &Settings, way: u64) -> Recorded {
-        if !claim_first(&draft.claim, self.reply, settings) {
-            Flows::release(self.flow);
-            return Recorded::Taken;
-        }
-        let inserted = enter_filled::<Flows>(self.flow, draft.hash, &draft.place, way);
-        recorded(packet, draft, &inserted)
-    }
-
-    /// Gives their slots back.
-    #[inline(always)]
-    fn discard(self) {
-        Flows::release(self.flow);
-        Replies::release(self.reply);
-    }
-}
-
 /// Whether the flow in a slot is over.
 #[inline(always)]
 fn is_closed(slot: u32) -> bool {
     // SAFETY: a live map value.
     value::<Flows>(slot).is_some_and(|flow| unsafe { (*flow).state } & state::CLOSED != 0)
-}
-
-/// The flow that the packet opens.
-#[inline(always)]
-fn flow(packet: &Packet, draft: &Draft) -> Flow {
-    let Draft {
-        service, to, now, ..
-    } = draft;
-    Flow {
-        backend: to.backend,
-        // At most 65,536 services: the index fits.
-        service: *service as u16,
-        nat_port: to.nat_port,
-        nat_source: to.nat_source,
-        state: initial(packet),
-        flags: to.flags,
-        created: clock::created(*now),
-        last_seen: *now,
-        http2: observe::counter(packet),
-        ..Flow::default()
-    }
-}
-
-/// The state of a flow, or of its reply half, that `packet` opens.
-#[inline(always)]
-const fn initial(packet: &Packet) -> u8 {
-    state::NEW | if packet.opens() { state::SYN } else { 0 }
-}
-
-/// The reply half of the flow that the packet opens.
-#[inline(always)]
-pub fn reply(packet: &Packet, draft: &Draft) -> Reply {
-    let Draft {
-        service, to, now, ..
-    } = draft;
-    Reply {
-        client: packet.tuple.source,
-        client_port: packet.tuple.source_port,
-        state: initial(packet),
-        reserved: 0,
-        backend: to.backend,
-        service: *service,
-        nat_source: to.nat_source,
-        reserved_half: 0,
-        last_seen: *now,
-        packets: 0,
-        bytes: 0,
-        next_hop: NextHop::default(),
-        reserved_end: 0,
-    }
 }
 
 /// Counts a new flow.

@@ -92,6 +92,12 @@ pub(super) fn fill(maps: &mut Maps, route: Ipv4Addr, size: Size) -> Result<(), D
     Ok(())
 }
 
+/// Removes all flows.
+pub(super) fn clear(maps: &Maps) {
+    maps.flows.remove_where(SEED, |_| true);
+    maps.replies.remove_where(SEED, |_| true);
+}
+
 fn fill_services(maps: &mut Maps, size: Size) -> Result<Filter, DatapathError> {
     let mut table = MaglevTable {
         slots: [NO_BACKEND; _],
