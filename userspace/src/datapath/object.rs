@@ -26,3 +26,6 @@ fn built(object: &'static [u8]) -> Result<&'static [u8], DatapathError> {
         Ok(object)
     }
 }
+
+#[cfg(test)]
+mod stack;
