@@ -9,13 +9,11 @@
 )]
 
 mod faults;
+mod shared;
 
 use std::io;
 use std::marker::PhantomData;
 use std::mem::offset_of;
-use std::ops::Deref;
-use std::os::fd::AsFd;
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -26,7 +24,7 @@ use evenkeel_ebpf::select;
 use evenkeel_ebpf::table::{
     Bucket, CHUNK, Entry, GROUP, Place, Ring, WAYS, entry, is_used, slot_of, tag_of,
 };
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use shared::Shared;
 
 /// How long a slot must be in the same hands to be in nobody's.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -34,58 +32,6 @@ const PAUSE: Duration = Duration::from_millis(10);
 const BUCKET_WORDS: usize = size_of::<Bucket>() / size_of::<u64>();
 /// Words of a slot.
 const SLOT_WORDS: usize = size_of::<Slot<evenkeel_ebpf::abi::Flow>>() / size_of::<u64>();
-
-/// The memory of an array map (`BPF_F_MMAPABLE`, Linux 5.5).
-struct Shared {
-    start: NonNull<AtomicU64>,
-    words: usize,
-}
-
-// SAFETY: shared memory of atomics, valid until dropped; which thread does that makes no difference.
-unsafe impl Send for Shared {}
-// SAFETY: as above; `&Shared` gives nothing but `&[AtomicU64]`.
-unsafe impl Sync for Shared {}
-
-impl Shared {
-    /// Maps `map`, whose values are whole words.
-    fn open(map: &MapData) -> io::Result<Self> {
-        let info = map.info().map_err(io::Error::other)?;
-        let bytes = info.max_entries() as usize * info.value_size() as usize;
-        // SAFETY: a new mapping at a place of the kernel's choice aliases nothing of ours.
-        let start = unsafe {
-            mmap(
-                std::ptr::null_mut(),
-                bytes,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                map.fd().as_fd(),
-                0,
-            )
-        }?;
-        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self {
-            start,
-            words: bytes / size_of::<u64>(),
-        })
-    }
-}
-
-impl Deref for Shared {
-    type Target = [AtomicU64];
-
-    fn deref(&self) -> &[AtomicU64] {
-        // SAFETY: page-aligned memory of that many words, mapped until this is dropped; all that is ever done to it,
-        // here and in the kernel, are accesses that atomics allow for.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.words) }
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        // SAFETY: our own mapping, and nothing borrows from it any more. It cannot fail for a whole mapping.
-        let _ = unsafe { munmap(self.start.as_ptr().cast(), self.words * size_of::<u64>()) };
-    }
-}
 
 /// One flow table with values of type `V`.
 pub struct FlowTable<V> {
