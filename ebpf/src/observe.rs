@@ -165,6 +165,9 @@ fn adopt(packet: &Packet, now: u64) -> Option<*mut Flow> {
         c.flows_opened += 1;
         c.flows_adopted += u64::from(!syn);
     });
+    if !syn {
+        count::event(Event::UpstreamAdopted);
+    }
     UPSTREAMS.get_ptr_mut(&packet.tuple)
 }
 

@@ -35,6 +35,8 @@ fn proxy_figures() -> ProxyStats {
         streams_reset: 0,
         streams_retried: 0,
         connect_failures: if down { 1234 } else { 0 },
+        upstream_full: 0,
+        http1_not_kept: 0,
         upstream_opened: 1,
         upstream_active: 1,
         request_bytes: 0,

@@ -53,11 +53,14 @@ pub enum Event {
     FlowEvicted = 22,
     /// The same for a reply half; the flow puts it back, see [`Event::PairRepaired`].
     ReplyEvicted = 23,
+    /// A connection of the proxy to a backend came without its beginning, and is counted from here: it was evicted because
+    /// `limits.upstreams` was reached, or is older than the programs.
+    UpstreamAdopted = 24,
 }
 
 impl Event {
     /// Number of entries of `EVENTS`.
-    pub const COUNT: u32 = 24;
+    pub const COUNT: u32 = 25;
     /// Names in order of the value, as shown by `evenkeel status`.
     pub const NAMES: [&'static str; Self::COUNT as usize] = [
         "drop_malformed",
@@ -84,5 +87,6 @@ impl Event {
         "walker_busy",
         "flow_evicted",
         "reply_evicted",
+        "upstream_adopted",
     ];
 }

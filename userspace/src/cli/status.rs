@@ -159,6 +159,8 @@ fn events_of(proxy: &ProxyStats) -> Vec<ProxyEvent<'_>> {
                 ("streams_failed", true, backend.streams_failed),
                 ("streams_reset", false, backend.streams_reset),
                 ("streams_retried", false, backend.streams_retried),
+                ("upstream_full", false, backend.upstream_full),
+                ("http1_not_kept", false, backend.http1_not_kept),
             ] {
                 let address = backend.address.to_string();
                 add(name, lost, &service.name, address, number);

@@ -64,6 +64,8 @@ pub struct Limits {
     pub upstream_streams: u32,
     /// Upstream connections of one worker to one backend.
     pub upstream_connections: usize,
+    /// HTTP/1.1 connections of one worker to one backend that are kept for a next request; further ones are closed.
+    pub http1_idle_connections: usize,
     /// Bytes in flight of one response.
     pub upstream_stream_window: u32,
     /// Bytes in flight of all responses of an upstream connection: `upstream_streams` windows.
@@ -107,6 +109,7 @@ impl Default for Limits {
             backoff_max_ms: 5_000,
             upstream_streams: 256,
             upstream_connections: 64,
+            http1_idle_connections: 256,
             upstream_stream_window: 128 * 1024,
             upstream_connection_window: 256 * 128 * 1024,
             upstream_idle_timeout_ms: 600_000,

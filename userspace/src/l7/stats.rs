@@ -67,6 +67,10 @@ pub struct BackendCounters {
     pub retried: Counter,
     /// Attempts to connect that failed.
     pub connect_failures: Counter,
+    /// Streams that found all upstream connections full, of which there were as many as may be.
+    pub upstream_full: Counter,
+    /// HTTP/1.1 connections closed because as many were kept as may be.
+    pub http1_not_kept: Counter,
     /// Upstream connections made.
     pub upstream_opened: Counter,
     /// Upstream connections now.
@@ -184,6 +188,12 @@ pub struct BackendStats {
     pub streams_retried: u64,
     /// Attempts to connect that failed.
     pub connect_failures: u64,
+    /// Streams that found all upstream connections full, of which there were `upstream_connections` in a worker.
+    #[serde(default)]
+    pub upstream_full: u64,
+    /// HTTP/1.1 connections closed because `http1_idle_connections` were kept by a worker.
+    #[serde(default)]
+    pub http1_not_kept: u64,
     /// Upstream connections made.
     pub upstream_opened: u64,
     /// Upstream connections now.

@@ -172,6 +172,8 @@ fn backend_stats(spec: &BackendSpec, load: &Load) -> BackendStats {
         streams_reset: load.sum(|c| &c.reset_by_client) + load.sum(|c| &c.reset_by_backend),
         streams_retried: load.sum(|c| &c.retried),
         connect_failures: load.sum(|c| &c.connect_failures),
+        upstream_full: load.sum(|c| &c.upstream_full),
+        http1_not_kept: load.sum(|c| &c.http1_not_kept),
         upstream_opened: load.sum(|c| &c.upstream_opened),
         upstream_active: load.sum(|c| &c.upstream_active),
         request_bytes: load.sum(|c| &c.request_bytes),

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use evenkeel::l7::Policy;
+use evenkeel::l7::{Limits, Policy};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -180,6 +180,39 @@ async fn what_is_not_http_is_answered_and_closed() {
         let mut answer = Vec::new();
         let _ = client.read_to_end(&mut answer).await;
         assert!(answer.starts_with(b"HTTP/1.1 400"), "{answer:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn connections_beyond_those_that_may_be_kept_are_closed_and_counted() {
+    within(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let backend = listener.local_addr().expect("address");
+        let limits = Limits {
+            http1_idle_connections: 1,
+            ..one_worker()
+        };
+        let (proxy, address) = proxy_with(limits, Policy::RoundRobin, &[backend]);
+        // Two requests at once, so that there are two connections to the backend.
+        let (mut clients, mut connections) = (Vec::new(), Vec::new());
+        for _ in 0..2 {
+            let mut client = TcpStream::connect(address).await.expect("connect");
+            let request = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n";
+            client.write_all(request).await.expect("write");
+            let (mut connection, _) = listener.accept().await.expect("accept");
+            read_until(&mut connection, "\r\n\r\n").await;
+            clients.push(client);
+            connections.push(connection);
+        }
+        for connection in &mut connections {
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+            connection.write_all(answer).await.expect("write");
+        }
+        for client in &mut clients {
+            read_until(client, "\r\n\r\nok").await;
+        }
+        until(|| proxy.stats().services[0].backends[0].http1_not_kept == 1).await;
     })
     .await;
 }

@@ -233,3 +233,28 @@ async fn a_backend_without_limits_on_its_headers_is_bounded_too() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_stream_that_finds_every_upstream_connection_full_is_refused_and_counted() {
+    within(async {
+        let backend = Backend::start(|(_, respond)| async move {
+            std::future::pending::<()>().await;
+            drop(respond);
+        })
+        .await;
+        let limits = Limits {
+            upstream_connections: 1,
+            upstream_streams: 1,
+            ..one_worker()
+        };
+        let (proxy, address) = proxy_with(limits, Policy::RoundRobin, &[backend.address]);
+        let mut client = client(address).await;
+        let (_unanswered, _) = send(&mut client, get("/"), true).await;
+        until(|| backend.streams() == 1).await;
+        let response = fetch(&mut client, get("/")).await.expect("response");
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let stats = &proxy.stats().services[0];
+        assert_eq!((stats.backends[0].upstream_full, stats.no_backend), (1, 1));
+    })
+    .await;
+}

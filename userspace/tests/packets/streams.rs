@@ -149,3 +149,17 @@ fn streams_that_the_proxy_opens_are_the_backends() {
     );
     assert_eq!(world.service().streams, 0);
 }
+
+#[test]
+fn a_connection_of_the_proxy_that_was_evicted_is_counted_as_adopted() {
+    let mut world = World::new(Hook::Egress, Setup::default());
+    let proxy = (NAT_SOURCE, 50_000);
+    world.passes(&Tcp::new(proxy, BACKEND, SYN).frame());
+    assert_eq!(world.event(Event::UpstreamAdopted), 0, "opened by a SYN");
+    // As after an eviction: of a connection that has no entry a packet comes from the middle.
+    let other = (NAT_SOURCE, 50_001);
+    world.passes(&Tcp::new(other, BACKEND, ACK).payload(&http2(1)).frame());
+    world.passes(&Tcp::new(other, BACKEND, ACK).frame());
+    assert_eq!(world.event(Event::UpstreamAdopted), 1, "once");
+    assert_eq!(world.backend().flows_adopted, 1);
+}

@@ -10,9 +10,6 @@ use hyper_util::rt::TokioIo;
 use super::body::Upload;
 use crate::l7::upstream::Pool;
 
-/// Connections kept at most.
-const KEPT: usize = 256;
-
 /// The idle connections of one worker to one backend.
 #[derive(Default)]
 pub struct Idle {
@@ -58,11 +55,14 @@ impl Idle {
         kept.iter().any(|(_, sender)| sender.is_ready())
     }
 
-    fn put(&self, sender: SendRequest<Upload>) {
+    /// Keeps a connection; false, and it is closed, if there are `most`.
+    fn put(&self, sender: SendRequest<Upload>, most: usize) -> bool {
         let mut kept = self.kept.borrow_mut();
-        if kept.len() < KEPT {
+        let room = kept.len() < most;
+        if room {
             kept.push((self.now.get(), sender));
         }
+        room
     }
 }
 
@@ -88,8 +88,11 @@ pub async fn connect(pool: &Rc<Pool>) -> io::Result<SendRequest<Upload>> {
 /// Keeps a connection as soon as it can take another request: a new one at once, a used one when its response has been read.
 pub fn keep_when_ready(pool: Rc<Pool>, mut sender: SendRequest<Upload>) {
     tokio::task::spawn_local(async move {
-        if sender.ready().await.is_ok() && !pool.is_retired() {
-            pool.http1.put(sender);
+        if sender.ready().await.is_ok()
+            && !pool.is_retired()
+            && !pool.http1.put(sender, pool.limits.http1_idle_connections)
+        {
+            pool.counters().http1_not_kept.add(1);
         }
     });
 }

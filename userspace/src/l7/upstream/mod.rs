@@ -118,6 +118,7 @@ impl Pool {
         }
         if !self.connecting.get() {
             if connections.len() >= self.limits.upstream_connections {
+                self.counters().upstream_full.add(1);
                 return Acquired::Unavailable;
             }
             self.connecting.set(true);
