@@ -242,6 +242,9 @@ pub mod state {
 pub mod flag {
     /// The flow belongs to the local proxy; `backend` means nothing.
     pub const LOCAL: u8 = 1 << 0;
+    /// The flow is on a backend, but its service is at `l7` by now and it was asked to move: what its client sends goes to
+    /// the host, which knows no such connection and resets it, so that the client comes again. Set by userspace.
+    pub const MOVED: u8 = 1 << 1;
 }
 
 /// One entry of a flow table (`FLOWS` or `REPLIES`), see [`crate::table`]. 128 bytes: two cache lines.

@@ -4,7 +4,7 @@
 //! TC, which must find everything as it was. (Recording the flow early is harmless: TC finds it and agrees.)
 
 use evenkeel_ebpf::abi::{Backend, Event, Flow, NextHop, flag, forwarding, state};
-use evenkeel_ebpf::packet::Packet;
+use evenkeel_ebpf::packet::{Packet, tcp};
 use evenkeel_ebpf::select;
 
 use crate::atomic;
@@ -47,6 +47,8 @@ pub fn forward<F: Frame>(frame: &F, packet: &Packet) -> Option<Verdict> {
     let flow = unsafe { &mut *flow };
     Some(if flow.flags & flag::LOCAL != 0 {
         to_proxy(frame, packet, flow, now)
+    } else if flow.flags & flag::MOVED != 0 && packet.flags & tcp::RST == 0 {
+        to_reset::<F>()
     } else {
         to_backend(frame, packet, flow, now)
     })
@@ -71,6 +73,15 @@ fn to_proxy<F: Frame>(frame: &F, packet: &Packet, flow: &mut Flow, now: u64) -> 
         streams.count(c);
     });
     count::event(Event::PassLocal);
+    Verdict::Pass
+}
+
+/// A packet of a flow that is moved. Its client's own reset, which answers what the backend still sends, goes to the backend.
+#[inline(always)]
+fn to_reset<F: Frame>() -> Verdict {
+    if F::LAST {
+        count::event(Event::PassMoved);
+    }
     Verdict::Pass
 }
 

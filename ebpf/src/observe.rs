@@ -100,7 +100,7 @@ pub fn egress(frame: &TcFrame) {
     {
         // SAFETY: a live map value.
         unsafe {
-            if (*flow).flags & flag::LOCAL != 0 {
+            if (*flow).flags & (flag::LOCAL | flag::MOVED) != 0 {
                 let bits = life::local(packet.flags, (*flow).state, state::BACKEND_FIN);
                 life::advance(flow, bits);
             }

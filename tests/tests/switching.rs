@@ -161,6 +161,57 @@ fn flows_are_moved_back_to_l4_by_goaway_when_asked_for() -> Result<()> {
 }
 
 #[test]
+fn flows_are_moved_to_l7_by_reset_when_asked_for() -> Result<()> {
+    let stage = Setup::backends(2).start()?;
+    let connection = ["--rate", "500", "-c", "1", "-m", "10", "--duration", "60s"];
+    let mut load = stage.start_load("load", &connection)?;
+    load.wait_for(100)?;
+    let moving = |deadline: &str| {
+        stage.cli(&[
+            "mode",
+            SERVICE,
+            "l7",
+            "--move-existing",
+            "--deadline",
+            deadline,
+        ])
+    };
+    moving("1h")?;
+    load.wait_for_more(500)?;
+    let served =
+        |counts: &evenkeel_tests::Counts| ["b1", "b2"].map(|name| counts.served[name].streams);
+    let pinned = served(&stage.counts()?);
+    ensure!(
+        pinned.contains(&0),
+        "its flow did not stay where it was: {pinned:?}"
+    );
+    let said = moving("0s")?;
+    ensure!(said.contains("1 flow is reset"), "{said}");
+    let on_both = || {
+        let now = served(&stage.counts()?);
+        Ok([0, 1].map(|at| now[at] - pinned[at]))
+    };
+    eventually("streams on both backends", on_both, |[first, second]| {
+        *first > 500 && *second > 500
+    })?;
+    let report = load.finish()?;
+    ensure!(
+        report.connections == 2,
+        "one was reset, and came again: {}",
+        report.report
+    );
+    ensure!(
+        report.failed <= 10,
+        "{} requests failed; in flight were 10 at most: {}",
+        report.failed,
+        report.report
+    );
+    let events = stage.json(&["status"])?["events"].clone();
+    ensure!(events["pass_moved"].as_u64() > Some(0), "{events}");
+    Ok(())
+}
+
+#[test]
 fn auto_balances_streams_once_they_pin() -> Result<()> {
     let mut setup = Setup::backends(2).mode("auto");
     setup.more = "[auto]\ninterval = \"1s\"\nmin_streams = 20\n";

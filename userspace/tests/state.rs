@@ -13,6 +13,16 @@ fn mode(mode: Mode) -> ModeRequest {
     ModeRequest {
         mode,
         move_existing: false,
+        deadline_ms: None,
+    }
+}
+
+/// The same, with the flows that exist.
+fn moving(mode: Mode, deadline_ms: Option<u64>) -> ModeRequest {
+    ModeRequest {
+        mode,
+        move_existing: true,
+        deadline_ms,
     }
 }
 
@@ -39,7 +49,9 @@ fn the_proxy_knows_a_service_before_the_kernel_hands_it_connections() {
     let (directory, fake) = (Directory::new("order"), Fake::default());
     let mut state = state(&directory, &fake, &two_services(&directory.0));
     fake.told().log.clear();
-    state.set_mode("echo", mode(Mode::L7)).expect("switched");
+    state
+        .set_mode("echo", mode(Mode::L7), Instant::now())
+        .expect("switched");
     assert_eq!(
         fake.told().log,
         [
@@ -102,7 +114,7 @@ fn a_failed_reload_changes_nothing() {
     assert_eq!(fake.told().services, before);
 
     state
-        .set_mode("echo", mode(Mode::L7))
+        .set_mode("echo", mode(Mode::L7), Instant::now())
         .expect("the old configuration still works");
     assert_eq!(fake.told().services[0].backends, before[0].backends);
 }
@@ -112,7 +124,9 @@ fn changes_by_the_cli_survive_a_restart_and_a_broken_file_does_not_stop_it() {
     let (directory, fake) = (Directory::new("restart"), Fake::default());
     let text = two_services(&directory.0);
     let mut first = state(&directory, &fake, &text);
-    first.set_mode("echo", mode(Mode::L7)).expect("switched");
+    first
+        .set_mode("echo", mode(Mode::L7), Instant::now())
+        .expect("switched");
     let patch = BackendPatch {
         weight: Some(5),
         draining: Some(true),
@@ -142,7 +156,11 @@ fn a_change_that_the_kernel_refuses_leaves_everything_as_it_was() {
     let mut state = state(&directory, &fake, &text);
     let before = fake.told().services.clone();
     fake.told().refuse = Some("no".to_owned());
-    assert!(state.set_mode("echo", mode(Mode::L7)).is_err());
+    assert!(
+        state
+            .set_mode("echo", mode(Mode::L7), Instant::now())
+            .is_err()
+    );
     assert_eq!(fake.told().services, before);
     assert_eq!(
         fake.told().log.last().map(String::as_str),
@@ -283,23 +301,88 @@ fn a_service_that_auto_cannot_switch_keeps_no_other_where_it_is() {
 }
 
 #[test]
-fn moving_existing_flows_drains_the_proxy_and_is_refused_where_it_cannot_be_done() {
+fn moving_existing_flows_to_l4_drains_the_proxy() {
     let (directory, fake) = (Directory::new("move"), Fake::default());
     let mut state = state(&directory, &fake, &two_services(&directory.0));
-    let moving = |mode| ModeRequest {
-        mode,
-        move_existing: true,
-    };
-    assert!(matches!(
-        state.set_mode("echo", moving(Mode::L7)),
-        Err(ChangeError::NotNow(_))
-    ));
-    state.set_mode("echo", mode(Mode::L7)).expect("switched");
-    state.set_mode("echo", moving(Mode::L4)).expect("moved");
+    let now = Instant::now();
+    state
+        .set_mode("echo", mode(Mode::L7), now)
+        .expect("switched");
+    state
+        .set_mode("echo", moving(Mode::L4, None), now)
+        .expect("moved");
     assert_eq!(
         fake.told().log.last().map(String::as_str),
         Some("proxy drains 10.0.0.10:80")
     );
+}
+
+const MOVED: &str = "kernel moves flows of 10.0.0.10:80";
+
+#[test]
+fn moving_existing_flows_to_l7_leaves_them_until_the_deadline() {
+    let (directory, fake) = (Directory::new("move-l7"), Fake::default());
+    let mut state = state(&directory, &fake, &two_services(&directory.0));
+    let now = Instant::now();
+    let moves = || {
+        let told = fake.told();
+        told.log.iter().filter(|entry| *entry == MOVED).count()
+    };
+    let said = state
+        .set_mode("echo", moving(Mode::L7, Some(60_000)), now)
+        .expect("switched");
+    assert!(
+        said.contains("flows that are left in 1m are reset"),
+        "{said}"
+    );
+    state.tick(now + Duration::from_secs(59));
+    assert_eq!(moves(), 0, "they were left a minute");
+    state.tick(now + Duration::from_secs(61));
+    assert_eq!(moves(), 1);
+    state.tick(now + Duration::from_secs(120));
+    assert_eq!(moves(), 1, "once");
+    let said = state
+        .set_mode("echo", moving(Mode::L7, Some(0)), now)
+        .expect("moved");
+    assert_eq!(moves(), 2, "at once");
+    assert!(said.contains("3 flows are reset"), "{said}");
+}
+
+#[test]
+fn flows_stay_where_the_mode_was_changed_again_before_the_deadline() {
+    let (directory, fake) = (Directory::new("move-not"), Fake::default());
+    let mut state = state(&directory, &fake, &two_services(&directory.0));
+    let now = Instant::now();
+    for (change, what) in [(Mode::L4, "back"), (Mode::L7, "again, without moving")] {
+        state
+            .set_mode("echo", moving(Mode::L7, None), now)
+            .expect("switched");
+        state.set_mode("echo", mode(change), now).expect(what);
+        state.tick(now + Duration::from_secs(3600));
+        assert!(
+            !fake.told().log.iter().any(|entry| entry == MOVED),
+            "{what}"
+        );
+    }
+}
+
+#[test]
+fn what_cannot_be_moved_is_refused() {
+    let (directory, fake) = (Directory::new("move-wrong"), Fake::default());
+    let mut state = state(&directory, &fake, &two_services(&directory.0));
+    let before = fake.told().log.len();
+    for (request, allowed) in [
+        (moving(Mode::Auto, None), "l4 and l7"),
+        (moving(Mode::L4, Some(1)), "mode l7 with --move-existing"),
+        (moving(Mode::L7, Some(3_600_001)), "up to an hour"),
+    ] {
+        let error = state
+            .set_mode("echo", request, Instant::now())
+            .expect_err("refused")
+            .to_string();
+        assert!(error.contains(allowed), "{error}");
+    }
+    assert_eq!(fake.told().log.len(), before, "nothing was changed");
 }
 
 #[test]
@@ -308,7 +391,7 @@ fn l7_is_refused_where_connections_would_not_reach_the_proxy() {
     let mut state = state(&directory, &fake, &two_services(&directory.0));
     fake.told().not_local = vec!["10.0.0.10".parse().expect("ok")];
     let error = state
-        .set_mode("echo", mode(Mode::L7))
+        .set_mode("echo", mode(Mode::L7), Instant::now())
         .expect_err("refused")
         .to_string();
     assert!(
@@ -330,7 +413,9 @@ fn figures_that_cannot_be_told_apart_are_said_to_be_incomplete() {
         0,
         "at l4 every flow has its service"
     );
-    state.set_mode("echo", mode(Mode::L7)).expect("switched");
+    state
+        .set_mode("echo", mode(Mode::L7), Instant::now())
+        .expect("switched");
     state.tick(now + Duration::from_secs(60));
     let warnings: Vec<&str> = state.warnings().collect();
     assert_eq!(

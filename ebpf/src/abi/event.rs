@@ -56,11 +56,13 @@ pub enum Event {
     /// A connection of the proxy to a backend came without its beginning, and is counted from here: it was evicted because
     /// `limits.upstreams` was reached, or is older than the programs.
     UpstreamAdopted = 24,
+    /// Passed to the stack, which resets it: a packet of a flow that is moved from its backend to the proxy.
+    PassMoved = 25,
 }
 
 impl Event {
     /// Number of entries of `EVENTS`.
-    pub const COUNT: u32 = 25;
+    pub const COUNT: u32 = 26;
     /// Names in order of the value, as shown by `evenkeel status`.
     pub const NAMES: [&'static str; Self::COUNT as usize] = [
         "drop_malformed",
@@ -88,5 +90,6 @@ impl Event {
         "flow_evicted",
         "reply_evicted",
         "upstream_adopted",
+        "pass_moved",
     ];
 }

@@ -222,6 +222,10 @@ pub struct ModeRequest {
     /// Whether flows that exist are moved too, instead of living out where they are.
     #[serde(default)]
     pub move_existing: bool,
+    /// How long flows that exist are left on their backends before they are reset; for mode `l7` with `move_existing`, and
+    /// 30,000 if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
 }
 
 /// Body of `POST /v1/services/NAME/backends`.

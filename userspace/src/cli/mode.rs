@@ -1,5 +1,7 @@
 //! `evenkeel mode SERVICE l4|l7|auto`.
 
+use std::time::Duration;
+
 use clap::ValueEnum;
 use hyper::Method;
 
@@ -18,9 +20,13 @@ pub(super) struct Args {
     #[arg(value_enum)]
     mode: Mode,
     /// Move flows that exist, too; otherwise they stay where they are until they end. From l7 to l4: clients of the
-    /// proxy are asked to connect again (GOAWAY), no stream is lost.
+    /// proxy are asked to connect again (GOAWAY), no stream is lost. From l4 to l7: flows that are still on backends at the
+    /// deadline are reset, and with them the requests in flight on them.
     #[arg(long)]
     move_existing: bool,
+    /// How long flows may stay on their backends before they are reset, from l4 to l7 [default: 30s]; 0s: not at all.
+    #[arg(long, value_name = "DURATION", requires = "move_existing", value_parser = any_duration)]
+    deadline: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -41,7 +47,18 @@ pub(super) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
             Mode::Auto => config::Mode::Auto,
         },
         move_existing: args.move_existing,
+        deadline_ms: args.deadline.map(milliseconds),
     };
     let path = format!("/v1/services/{}/mode", encode(&args.service));
     change(global, Method::PUT, &path, &request)
+}
+
+/// As everywhere, but 0 is allowed.
+fn any_duration(text: &str) -> Result<Duration, String> {
+    config::parse_duration(text)
+        .ok_or_else(|| "allowed: a duration such as 0s, 500ms, 5s, 1m".to_owned())
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

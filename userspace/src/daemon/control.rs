@@ -76,7 +76,10 @@ async fn route(handle: &Handle, method: &Method, uri: &Uri, body: &Bytes) -> Rou
             only(method, &Method::PUT)?;
             query.end()?;
             let (name, request) = ((*name).to_owned(), json::<ModeRequest>(body)?);
-            change(handle, move |state| state.set_mode(&name, request)).await
+            change(handle, move |state| {
+                state.set_mode(&name, request, Instant::now())
+            })
+            .await
         }
         ["v1", "services", name, "backends"] => {
             only(method, &Method::POST)?;

@@ -167,6 +167,10 @@ impl Plane for Kernel {
         warmed.map(|_| ()).map_err(PlaneError::new)
     }
 
+    fn move_flows(&mut self, service: SocketAddr) -> u64 {
+        self.datapath.move_flows(service)
+    }
+
     fn explain(&self, client: SocketAddr, service: SocketAddr) -> Result<Verdict, PlaneError> {
         let explained = self
             .datapath

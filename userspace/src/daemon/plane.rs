@@ -99,6 +99,8 @@ pub trait Plane: Send {
     /// # Errors
     /// The kernel refused.
     fn warm(&mut self) -> Result<(), PlaneError>;
+    /// Has the clients of a service reset whose flows are on backends, so that they come again; returns how many there are.
+    fn move_flows(&mut self, service: SocketAddr) -> u64;
     /// Where a flow of `client` to `service` goes.
     ///
     /// # Errors

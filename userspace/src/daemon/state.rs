@@ -48,6 +48,8 @@ pub struct State {
     pub(super) started: Instant,
     pub(super) adopted: bool,
     pub(super) leaving: Leaving,
+    /// Services whose flows are to be moved from backends to the proxy, by name, and when.
+    pub(super) moving: BTreeMap<String, Instant>,
     pub(super) periodic: Periodic,
     /// By subject, so that one that heals disappears.
     pub(super) warnings: BTreeMap<&'static str, String>,
@@ -78,6 +80,7 @@ impl State {
             started: now,
             adopted,
             leaving: Leaving::new(),
+            moving: BTreeMap::new(),
             periodic: Periodic::new(now),
             warnings: BTreeMap::new(),
             overrides,

@@ -48,6 +48,7 @@ impl State {
             self.note("sweep", "closed flows cannot be freed", swept);
             let left = self.let_go(now);
             self.note("leaving", "removed backends cannot be taken out", left);
+            self.move_due(now);
         }
         if now >= self.periodic.warm {
             self.periodic.warm = now + WARM_EVERY;
@@ -84,6 +85,21 @@ impl State {
                 if self.warnings.insert(subject, why.clone()).is_none() {
                     tracing::warn!("{why}");
                 }
+            }
+        }
+    }
+
+    /// Moves the flows of services that were given until now, unless they are at `l7` no more.
+    fn move_due(&mut self, now: Instant) {
+        let due: Vec<String> = self
+            .moving
+            .extract_if(.., |_, until| *until <= now)
+            .map(|(name, _)| name)
+            .collect();
+        for name in due {
+            let found = self.services.iter().find(|service| service.name == name);
+            if let Some(service) = found.filter(|service| service.mode == Mode::L7) {
+                self.move_flows(&name, service.address);
             }
         }
     }

@@ -14,6 +14,7 @@ mod explain;
 mod flows;
 mod load;
 mod maps;
+mod moving;
 mod nat;
 mod neighbours;
 mod object;

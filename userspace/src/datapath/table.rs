@@ -103,6 +103,24 @@ impl<V: Pod + Entry> FlowTable<V> {
         removed
     }
 
+    /// Sets `bits` in the word with the state of the entries that `which` says; returns how many.
+    pub fn mark_where(&self, bits: u64, mut which: impl FnMut(&Held<'_, V>) -> bool) -> u64 {
+        let mut marked = 0;
+        for words in self.used() {
+            // Again where a packet changed the word meanwhile.
+            while let Some(held) = Held::of(words).filter(&mut which) {
+                let (old, new) = (held.before, held.before | bits);
+                let word = held.state_word;
+                let set = word.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed);
+                if set.is_ok() {
+                    marked += 1;
+                    break;
+                }
+            }
+        }
+        marked
+    }
+
     /// Removes one entry; false if there is none.
     pub fn remove(&self, key: &Tuple, seed: u64) -> bool {
         let Some((number, held)) = self.find(key, seed) else {

@@ -85,6 +85,13 @@ impl Plane for Fake {
         Ok(())
     }
 
+    fn move_flows(&mut self, service: SocketAddr) -> u64 {
+        self.told()
+            .log
+            .push(format!("kernel moves flows of {service}"));
+        3
+    }
+
     fn explain(&self, _client: SocketAddr, service: SocketAddr) -> Result<Verdict, PlaneError> {
         Ok(Verdict {
             destination: "nowhere".to_owned(),
