@@ -282,3 +282,30 @@ fn the_end_that_was_asked_for_prints_the_verdict() -> Result<()> {
     );
     Ok(())
 }
+
+#[test]
+fn connections_that_the_table_has_no_room_for_are_said_to_be_evicted() -> Result<()> {
+    let (stage, _echoes) = stage(1)?;
+    let balancer = stage.lab.balancer();
+    let small = Observer::start(&stage, balancer, &["b1", "--max-connections", "1024"])?;
+    let large = Observer::start(&stage, balancer, &["b1"])?;
+    let target = format!("http://{}/", stage.lab.backend_address(0, PORT)?);
+    let mut load = stage.start_load_at(
+        "load",
+        &target,
+        &["-c", "2500", "--rate", "1000", "--duration", "60s"],
+    )?;
+    // Several readings, one a second, with all connections in use.
+    load.wait_for(6000)?;
+    load.finish()?.all_ok()?;
+    let evicted = |report: &Value| {
+        let events = report["events"].as_array().into_iter().flatten();
+        let mut evicted = events.filter(|event| event["name"] == "flows_evicted");
+        evicted.find_map(|event| event["count"].as_u64())
+    };
+    let (small, large) = (small.finish()?, large.finish()?);
+    ensure!(evicted(&small) > Some(0), "{small}");
+    ensure!(evicted(&large).is_none(), "{}", large["events"]);
+    ensure!(group(&large, PORT)?["connections"] == 2500, "{large}");
+    Ok(())
+}

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use evenkeel_ebpf::watch::MAX_FLOWS;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use super::Global;
@@ -14,7 +15,7 @@ use super::local_runtime::{block_on, termination};
 use super::output::{Paint, print_json, print_json_line};
 use super::units::parse_duration;
 use crate::datapath::TcAttach;
-use crate::datapath::watch::{Started, Watch};
+use crate::datapath::watch::{Started, Watch, Watching};
 use crate::observe::{Report, Scope, Tally, local_addresses};
 
 /// How often the kernel's tables are read and the terminal is refreshed.
@@ -60,6 +61,10 @@ pub(super) struct Args {
     /// How many connections to list in each group.
     #[arg(long, value_name = "N", default_value_t = 10)]
     top: usize,
+    /// Connections that are remembered at once, 256 bytes each. Beyond, the one that was silent for longest is forgotten, and
+    /// comes back as another one; `flows_evicted` in the events says how many were.
+    #[arg(long, value_name = "N", default_value_t = MAX_FLOWS, value_parser = clap::value_parser!(u32).range(1024..=4_194_304))]
+    max_connections: u32,
     /// Attach through the clsact qdisc even where the kernel has tcx.
     #[arg(long, hide = true)]
     clsact: bool,
@@ -76,7 +81,13 @@ pub(super) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     };
     let unique: BTreeSet<&String> = args.interfaces.iter().collect();
     let interfaces: Vec<String> = unique.into_iter().cloned().collect();
-    let (watch, started) = Watch::start(&interfaces, &args.ports, tc, args.cost)?;
+    let (watch, started) = Watch::start(&Watching {
+        interfaces: &interfaces,
+        ports: &args.ports,
+        connections: args.max_connections,
+        tc,
+        measure: args.cost,
+    })?;
     let mut session = Session {
         args,
         global,

@@ -46,6 +46,21 @@ pub struct Watch {
     _measuring: Option<OwnedFd>,
 }
 
+/// What to observe, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Watching<'a> {
+    /// Where.
+    pub interfaces: &'a [String],
+    /// Servers on these ports, or on any if there are none.
+    pub ports: &'a [u16],
+    /// Connections that are remembered at once; beyond, the one that was silent for longest is forgotten.
+    pub connections: u32,
+    /// How to attach.
+    pub tc: TcAttach,
+    /// Have the kernel time the programs, which itself costs some nanoseconds a packet.
+    pub measure: bool,
+}
+
 /// What [`Watch::start`] did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Started {
@@ -65,14 +80,15 @@ pub struct Cost {
 }
 
 impl Watch {
-    /// Loads and attaches to both directions of `interfaces`; observes servers on `ports`, or on any if there are none.
-    /// `measure` has the kernel time the programs, which itself costs some nanoseconds a packet.
-    pub fn start(
-        interfaces: &[String],
-        ports: &[u16],
-        tc: TcAttach,
-        measure: bool,
-    ) -> Result<(Self, Started), DatapathError> {
+    /// Loads and attaches to both directions of the interfaces.
+    pub fn start(what: &Watching<'_>) -> Result<(Self, Started), DatapathError> {
+        let Watching {
+            interfaces,
+            ports,
+            connections,
+            tc,
+            measure,
+        } = *what;
         for interface in interfaces {
             check(interface)?;
         }
@@ -80,6 +96,7 @@ impl Watch {
             return Err(DatapathError::NotPermitted);
         }
         let mut ebpf = EbpfLoader::new()
+            .map_max_entries("W_FLOWS", connections)
             .load(object::watch()?)
             .map_err(|error| DatapathError::Load(Box::new(error)))?;
         choose(&mut ebpf, ports)?;

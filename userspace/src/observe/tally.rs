@@ -1,6 +1,6 @@
 //! Readings, added up: what was seen of each connection and server, also of those that are gone.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -56,6 +56,8 @@ pub struct Tally {
     pub(super) peers: BTreeMap<SocketAddr, Peer>,
     pub(super) forgotten: BTreeMap<SocketAddr, Forgotten>,
     pub(super) events: Vec<(&'static str, u64)>,
+    /// Connections that the kernel side forgot before they ended, for others: its table was full.
+    evicted: u64,
     pub(super) elapsed: Duration,
     /// Between the last two readings.
     pub(super) interval: Duration,
@@ -71,6 +73,7 @@ impl Tally {
             peers: BTreeMap::new(),
             forgotten: BTreeMap::new(),
             events: Vec::new(),
+            evicted: 0,
             elapsed: Duration::ZERO,
             interval: Duration::ZERO,
         }
@@ -85,13 +88,18 @@ impl Tally {
             peers,
             events,
         } = reading;
-        for connection in self.connections.values_mut() {
+        let mut open = Vec::new();
+        for (id, connection) in &mut self.connections {
+            if connection.open {
+                open.push(*id);
+            }
             connection.open = false;
             connection.previous = connection.now.streams;
         }
-        for flow in flows {
-            self.take(flow);
+        for flow in &flows {
+            self.take(*flow);
         }
+        self.evicted += self.missing(&open, &flows);
         for now in peers {
             let previous = self
                 .peers
@@ -100,7 +108,24 @@ impl Tally {
             self.peers.insert(now.server, Peer { now, previous });
         }
         self.events = events;
+        self.events.push(("flows_evicted", self.evicted));
         self.forget();
+    }
+
+    /// How many of those that were `open` are not among `flows`, neither as ended nor with their ports used anew.
+    fn missing(&self, open: &[FlowId], flows: &[FlowReading]) -> u64 {
+        let gone = open.iter().filter(|id| {
+            let known = self.connections.get(id);
+            known.is_some_and(|connection| !connection.open && !connection.now.closed)
+        });
+        let mut gone: HashSet<(SocketAddr, SocketAddr)> =
+            gone.map(|id| (id.client, id.server)).collect();
+        if !gone.is_empty() {
+            for flow in flows {
+                gone.remove(&(flow.id.client, flow.id.server));
+            }
+        }
+        gone.len() as u64
     }
 
     fn take(&mut self, now: FlowReading) {
@@ -172,6 +197,28 @@ mod tests {
         let connection = tally.connections[&seen.id];
         assert!(!connection.open);
         assert_eq!((connection.now.streams, connection.recent()), (10, 0));
+    }
+
+    #[test]
+    fn a_connection_that_is_missing_without_having_ended_counts_as_evicted() {
+        let evicted = |second: Vec<FlowReading>| {
+            let mut tally = Tally::new(BTreeSet::new());
+            let first = flow("10.0.0.1:1000", "10.0.0.2:80", 10);
+            tally.add(reading(vec![first]), Duration::from_secs(1));
+            tally.add(reading(second), Duration::from_secs(2));
+            tally.add(reading(vec![]), Duration::from_secs(3));
+            tally.evicted
+        };
+        let seen = flow("10.0.0.1:1000", "10.0.0.2:80", 10);
+        let ended = FlowReading {
+            closed: true,
+            ..seen
+        };
+        let mut anew = ended;
+        anew.id.tag += 1;
+        assert_eq!(evicted(vec![]), 1, "missing, and once");
+        assert_eq!(evicted(vec![ended]), 0, "ended");
+        assert_eq!(evicted(vec![anew]), 0, "its ports were used anew");
     }
 
     #[test]
