@@ -17,6 +17,7 @@ mod maps;
 mod moving;
 mod nat;
 mod neighbours;
+mod netlink;
 mod object;
 mod options;
 mod pins;
@@ -30,6 +31,7 @@ mod syscall;
 mod table;
 mod tables;
 pub mod watch;
+mod xdp_features;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

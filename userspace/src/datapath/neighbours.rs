@@ -5,15 +5,13 @@ use std::io::{self, BufRead, BufReader};
 use std::net::{IpAddr, SocketAddr};
 
 use aya::util::KernelVersion;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType};
 
+use super::netlink::{
+    HEADER, NLM_F_ACK, NLM_F_CREATE, Protocol, attributes, exchange, field, message, socket,
+};
 use super::{Datapath, DatapathError};
 
-// Numbers of the netlink ABI, include/uapi/linux/{netlink,rtnetlink,neighbour}.h.
-const NLMSG_ERROR: u16 = 2;
-const NLM_F_REQUEST: u16 = 0x1;
-const NLM_F_ACK: u16 = 0x4;
-const NLM_F_CREATE: u16 = 0x400;
+// Numbers of the netlink ABI, include/uapi/linux/{rtnetlink,neighbour}.h.
 const RTM_GETLINK: u16 = 18;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_GETROUTE: u16 = 26;
@@ -26,7 +24,6 @@ const NDA_DST: u16 = 1;
 const NDA_FLAGS_EXT: u16 = 15;
 const NTF_USE: u8 = 1;
 const NTF_EXT_MANAGED: u32 = 1;
-const HEADER: usize = 16;
 const ROUTE_HEADER: usize = 12;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -61,7 +58,7 @@ pub(super) fn interfaces() -> io::Result<Vec<String>> {
 /// What kind of packets the interface with this index carries: an `ARPHRD_` number of include/uapi/linux/if_arp.h.
 /// /sys would tell, too, but /sys shows the network namespace that it was mounted in.
 pub(super) fn interface_kind(index: u32) -> io::Result<u16> {
-    let socket = rustix::net::socket(AddressFamily::NETLINK, SocketType::RAW, None)?;
+    let socket = socket(Protocol::Route)?;
     // struct ifinfomsg: family, padding, type (16 bits), index, flags, change.
     let mut body = [0; 16];
     body[4..8].copy_from_slice(&index.to_ne_bytes());
@@ -72,12 +69,7 @@ pub(super) fn interface_kind(index: u32) -> io::Result<u16> {
 }
 
 fn warm(backends: impl Iterator<Item = SocketAddr>) -> io::Result<usize> {
-    let socket = rustix::net::socket(
-        AddressFamily::NETLINK,
-        SocketType::RAW,
-        // NETLINK_ROUTE is protocol 0.
-        None,
-    )?;
+    let socket = socket(Protocol::Route)?;
     // NDA_FLAGS_EXT came with 5.16 (kernel commit 2c611ad97a82) and earlier kernels do not refuse what they ignore.
     let managed = KernelVersion::current()
         .is_ok_and(|version| version.code() >= KernelVersion::new(5, 16, 0).code());
@@ -115,25 +107,6 @@ fn next_hop(socket: &impl std::os::fd::AsFd, to: IpAddr) -> io::Result<Option<Ne
     }
 }
 
-/// Sends one request and gives its answer: the message, or the error that the kernel replied with.
-fn exchange(socket: &impl std::os::fd::AsFd, request: &[u8]) -> io::Result<Vec<u8>> {
-    rustix::net::send(socket, request, SendFlags::empty())?;
-    let mut buffer = vec![0; 8192];
-    let (length, _) = rustix::net::recv(socket, &mut buffer[..], RecvFlags::empty())?;
-    buffer.truncate(length);
-    if field(&buffer, 4).map(u16::from_ne_bytes) == Some(NLMSG_ERROR) {
-        let code = field(&buffer, HEADER).map_or(-libc::EPROTO, i32::from_ne_bytes);
-        if code != 0 {
-            return Err(io::Error::from_raw_os_error(-code));
-        }
-    }
-    Ok(buffer)
-}
-
-fn field<const N: usize>(message: &[u8], offset: usize) -> Option<[u8; N]> {
-    message.get(offset..)?.first_chunk().copied()
-}
-
 fn family(address: IpAddr) -> u8 {
     if address.is_ipv4() { AF_INET } else { AF_INET6 }
 }
@@ -143,24 +116,6 @@ fn octets(address: IpAddr) -> Vec<u8> {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets().to_vec(),
     }
-}
-
-fn message(kind: u16, flags: u16, body: &[u8], attributes: &[(u16, Vec<u8>)]) -> Vec<u8> {
-    let mut bytes = vec![0; HEADER];
-    bytes.extend_from_slice(body);
-    for (kind, value) in attributes {
-        // Our attributes are at most 16 bytes.
-        let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
-        bytes.extend_from_slice(&length.to_ne_bytes());
-        bytes.extend_from_slice(&kind.to_ne_bytes());
-        bytes.extend_from_slice(value);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-    }
-    let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-    bytes[0..4].copy_from_slice(&length.to_ne_bytes());
-    bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
-    bytes[6..8].copy_from_slice(&(flags | NLM_F_REQUEST).to_ne_bytes());
-    bytes
 }
 
 fn route_request(to: IpAddr) -> Vec<u8> {
@@ -180,11 +135,8 @@ fn parse_route(reply: &[u8], to: IpAddr) -> Option<NextHop> {
     }
     let mut interface = None;
     let mut address = to;
-    let mut rest = reply.get(HEADER + ROUTE_HEADER..)?;
-    while let (Some(length), Some(kind)) = (field(rest, 0), field(rest, 2)) {
-        let length = usize::from(u16::from_ne_bytes(length));
-        let value = rest.get(4..length)?;
-        match u16::from_ne_bytes(kind) {
+    for (kind, value) in attributes(reply.get(HEADER + ROUTE_HEADER..)?) {
+        match kind {
             RTA_OIF => interface = field(value, 0).map(u32::from_ne_bytes),
             RTA_GATEWAY => {
                 address = field::<4>(value, 0)
@@ -194,7 +146,6 @@ fn parse_route(reply: &[u8], to: IpAddr) -> Option<NextHop> {
             }
             _ => {}
         }
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
     Some(NextHop {
         interface: interface?,

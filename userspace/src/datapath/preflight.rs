@@ -9,7 +9,10 @@ use evenkeel_ebpf::abi::{Flow, Reply, Slot};
 use evenkeel_ebpf::table::{self, Bucket};
 use serde::{Deserialize, Serialize};
 
-use super::{Options, capabilities, nat, pins, probe};
+use super::attach::index_of;
+use super::{
+    HookChoice, InterfaceSpec, Options, XdpMode, capabilities, nat, pins, probe, xdp_features,
+};
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -69,26 +72,70 @@ pub fn check() -> Vec<Finding> {
         nat_ports(),
     ];
     findings.extend(probe::probes());
+    findings.push(native_xdp());
     findings
+}
+
+/// What the driver of an interface says of native XDP; `None` where the kernel does not say.
+fn takes_xdp(name: &str) -> Option<bool> {
+    let index = index_of(name).ok()?;
+    let features = xdp_features::of_interface(index).ok()??;
+    Some(features.native())
+}
+
+/// Which interfaces of this host have drivers that take XDP.
+fn native_xdp() -> Finding {
+    const NAME: &str = "native xdp";
+    let all = super::neighbours::interfaces().unwrap_or_default();
+    let said: Vec<(String, Option<bool>)> = all
+        .into_iter()
+        .map(|name| {
+            let takes = takes_xdp(&name);
+            (name, takes)
+        })
+        .collect();
+    if said.iter().all(|(_, takes)| takes.is_none()) {
+        return Finding::ok(NAME, "the kernel does not say (from 6.3 on it does)");
+    }
+    let native = said.into_iter().filter(|(_, takes)| *takes == Some(true));
+    let names: Vec<String> = native.map(|(name, _)| name).collect();
+    let found = match names.as_slice() {
+        [] => "no driver here says that it takes it; TC works on every interface".to_owned(),
+        _ => format!("drivers that say they take it: {}", names.join(", ")),
+    };
+    Finding::ok(NAME, found)
+}
+
+/// An interface of the configuration, of which there are those that are `known`.
+fn interface(wanted: &InterfaceSpec, known: &[String]) -> Finding {
+    let name = format!("interface {}", wanted.name);
+    if !known.contains(&wanted.name) {
+        let remedy = format!("name one of: {}", known.join(", "));
+        return Finding::new(&name, Status::Fail, "does not exist here", remedy);
+    }
+    let natively = wanted.hook == HookChoice::Xdp && wanted.xdp_mode == XdpMode::Native;
+    match takes_xdp(&wanted.name) {
+        Some(true) => Finding::ok(&name, "exists; its driver says that it takes native XDP"),
+        Some(false) if natively => Finding::new(
+            &name,
+            Status::Fail,
+            "exists, but its driver says that it takes no native XDP",
+            "set `hook = \"tc\"`, which works with every driver",
+        ),
+        Some(false) => Finding::ok(
+            &name,
+            "exists; for TC, as its driver says that it takes no native XDP",
+        ),
+        None => Finding::ok(&name, "exists"),
+    }
 }
 
 /// Looks at what this configuration needs of the host besides.
 #[must_use]
 pub fn check_options(options: &Options) -> Vec<Finding> {
     let known = super::neighbours::interfaces().unwrap_or_default();
-    let mut findings: Vec<Finding> = options
-        .interfaces
-        .iter()
-        .map(|interface| {
-            let name = format!("interface {}", interface.name);
-            if known.contains(&interface.name) {
-                Finding::ok(&name, "exists")
-            } else {
-                let remedy = format!("name one of: {}", known.join(", "));
-                Finding::new(&name, Status::Fail, "does not exist here", remedy)
-            }
-        })
-        .collect();
+    let interfaces = options.interfaces.iter();
+    let mut findings: Vec<Finding> = interfaces.map(|it| interface(it, &known)).collect();
     let pin_dir = &options.pin_dir;
     if !pins::is_bpffs(pin_dir) && !pin_dir.starts_with(pins::DEFAULT_BPFFS) {
         let directory = pin_dir.display();

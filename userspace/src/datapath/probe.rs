@@ -56,11 +56,12 @@ fn probe_here() -> Vec<Finding> {
     {
         return findings;
     }
-    // Native XDP is up to each driver, and attaching to a network card in use may reset it: `run` does, a check must not.
+    // Native XDP is up to each driver, and attaching to a network card in use may reset it: `run` does, a check must not. What
+    // the drivers say of themselves is [`super::preflight`]'s.
     findings.push(verdict(
         "generic xdp",
         Status::Warn,
-        "works; whether a driver takes it natively was not tried",
+        "works",
         "set `hook = \"tc\"`, which works without",
         attach_xdp(&mut ebpf),
     ));

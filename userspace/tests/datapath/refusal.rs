@@ -155,7 +155,14 @@ fn preflight_finds_nothing_wrong_where_the_data_path_runs_and_leaves_nothing() {
         .filter(|finding| finding.status == Status::Fail)
         .collect();
     assert!(failures.is_empty(), "{failures:?}");
-    for name in ["generic xdp", "tcx", "clsact", "sk_lookup", "ip_forward"] {
+    for name in [
+        "generic xdp",
+        "native xdp",
+        "tcx",
+        "clsact",
+        "sk_lookup",
+        "ip_forward",
+    ] {
         assert!(
             findings.iter().any(|finding| finding.name == name),
             "{name} is looked at"
@@ -180,4 +187,23 @@ fn preflight_finds_nothing_wrong_where_the_data_path_runs_and_leaves_nothing() {
         "{findings:?} {failed:?}"
     );
     assert!(!lab.pin_dir.exists());
+}
+
+#[test]
+fn preflight_knows_a_driver_without_native_xdp() {
+    use evenkeel::datapath::preflight::{Status, check_options};
+    let lab = Lab::new();
+    let on = |hook| Options {
+        interfaces: vec![interface("lo", hook)],
+        ..lab.options()
+    };
+    let found = |hook| check_options(&on(hook)).swap_remove(0);
+    let refused = found(HookChoice::Xdp);
+    // Before 6.3 the kernel does not say.
+    if refused.status != Status::Ok {
+        assert_eq!(refused.status, Status::Fail, "{refused:?}");
+        assert!(refused.found.contains("no native XDP"), "{refused:?}");
+        assert!(refused.remedy.contains("hook = \"tc\""), "{refused:?}");
+    }
+    assert_eq!(found(HookChoice::Auto).status, Status::Ok);
 }
