@@ -16,6 +16,7 @@ use crate::flow_table::{Flows, find};
 use crate::frame::Frame;
 use crate::life;
 use crate::maps::{BACKEND_BY_ADDR, SETTINGS, UPSTREAMS};
+use crate::pair;
 use crate::tc::TcFrame;
 use crate::walker::walk;
 
@@ -100,9 +101,13 @@ pub fn egress(frame: &TcFrame) {
     {
         // SAFETY: a live map value.
         unsafe {
-            if (*flow).flags & (flag::LOCAL | flag::MOVED) != 0 {
+            let flags = (*flow).flags;
+            if flags & (flag::LOCAL | flag::MOVED) != 0 {
                 let bits = life::local(packet.flags, (*flow).state, state::BACKEND_FIN);
                 life::advance(flow, bits);
+                if flags & flag::MOVED != 0 {
+                    pair::end_reply(&flip(tuple), &*flow, bits);
+                }
             }
         }
     }

@@ -22,6 +22,7 @@ use crate::flow_table::{
     Flows, Found, Inserted, Table as _, enter_filled, find_or_free, insert_at, renew, value,
 };
 use crate::halves::{Halves, flow};
+use crate::life;
 use crate::maps::{DRAFT, Draft, SETTINGS};
 use crate::nat::{claim_first, ek_claim};
 
@@ -128,7 +129,7 @@ fn record(packet: &Packet, draft: &mut Draft, settings: &Settings, chosen: u32) 
         halves.write(packet, draft);
     }
     let found = match find_or_free::<Flows>(&packet.tuple, &draft.place) {
-        Some(Found::Entry(slot)) if !is_closed(slot) => {
+        Some(Found::Entry(slot)) if !is_over(packet, slot) => {
             halves.discard();
             return Recorded::Flow(slot);
         }
@@ -215,11 +216,20 @@ fn recorded(packet: &Packet, draft: &Draft, inserted: &Inserted) -> Recorded {
     }
 }
 
-/// Whether the flow in a slot is over.
+/// Whether the flow in a slot is over: closed, or moved and `packet` is its client's, coming again from the same port.
 #[inline(always)]
-fn is_closed(slot: u32) -> bool {
+fn is_over(packet: &Packet, slot: u32) -> bool {
+    let Some(flow) = value::<Flows>(slot) else {
+        return false;
+    };
     // SAFETY: a live map value.
-    value::<Flows>(slot).is_some_and(|flow| unsafe { (*flow).state } & state::CLOSED != 0)
+    unsafe {
+        if packet.opens() && (*flow).flags & flag::MOVED != 0 {
+            life::advance(flow, state::CLOSED);
+            return true;
+        }
+        (*flow).state & state::CLOSED != 0
+    }
 }
 
 /// Counts a new flow.

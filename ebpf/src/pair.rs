@@ -11,10 +11,11 @@ use evenkeel_ebpf::abi::{
 };
 use evenkeel_ebpf::select;
 
+use crate::atomic;
 use crate::clock;
 use crate::count;
 use crate::flow_table::{Flows, Inserted, Replies, Table, find, insert, value};
-use crate::maps::{DRAFT, NAT_SOURCES, SETTINGS};
+use crate::maps::{BACKENDS, DRAFT, NAT_SOURCES, SETTINGS};
 
 /// The key of the reply half of a flow.
 #[inline(always)]
@@ -74,6 +75,18 @@ pub fn reply_of(client: &Tuple, flow: &Flow, backend: &Backend, now: u64) -> Opt
         reserved_end: 0,
     };
     put_back::<Replies>(&key, reply)
+}
+
+/// Sets `bits` in the reply half of `flow`, if it is there.
+#[inline(always)]
+pub fn end_reply(client: &Tuple, flow: &Flow, bits: u8) {
+    let Some(backend) = BACKENDS.get(flow.backend) else {
+        return;
+    };
+    if let Some(reply) = reply_key(client, flow, backend).and_then(|key| find::<Replies>(&key)) {
+        // SAFETY: a live map value.
+        unsafe { atomic::set_state(reply, bits) };
+    }
 }
 
 /// The client's half of `reply`, put back if it is gone. `nat_port`: the port that the backend answered to.

@@ -17,15 +17,6 @@ fn mode(mode: Mode) -> ModeRequest {
     }
 }
 
-/// The same, with the flows that exist.
-fn moving(mode: Mode, deadline_ms: Option<u64>) -> ModeRequest {
-    ModeRequest {
-        mode,
-        move_existing: true,
-        deadline_ms,
-    }
-}
-
 /// How often `auto` decides where the file says nothing.
 const AUTO_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -298,91 +289,6 @@ fn a_service_that_auto_cannot_switch_keeps_no_other_where_it_is() {
     state.tick(start + AUTO_INTERVAL * (round + 1));
     assert_eq!(fake.told().services[0].mode, Mode::L7);
     assert!(!said(&state));
-}
-
-#[test]
-fn moving_existing_flows_to_l4_drains_the_proxy() {
-    let (directory, fake) = (Directory::new("move"), Fake::default());
-    let mut state = state(&directory, &fake, &two_services(&directory.0));
-    let now = Instant::now();
-    state
-        .set_mode("echo", mode(Mode::L7), now)
-        .expect("switched");
-    state
-        .set_mode("echo", moving(Mode::L4, None), now)
-        .expect("moved");
-    assert_eq!(
-        fake.told().log.last().map(String::as_str),
-        Some("proxy drains 10.0.0.10:80")
-    );
-}
-
-const MOVED: &str = "kernel moves flows of 10.0.0.10:80";
-
-#[test]
-fn moving_existing_flows_to_l7_leaves_them_until_the_deadline() {
-    let (directory, fake) = (Directory::new("move-l7"), Fake::default());
-    let mut state = state(&directory, &fake, &two_services(&directory.0));
-    let now = Instant::now();
-    let moves = || {
-        let told = fake.told();
-        told.log.iter().filter(|entry| *entry == MOVED).count()
-    };
-    let said = state
-        .set_mode("echo", moving(Mode::L7, Some(60_000)), now)
-        .expect("switched");
-    assert!(
-        said.contains("flows that are left in 1m are reset"),
-        "{said}"
-    );
-    state.tick(now + Duration::from_secs(59));
-    assert_eq!(moves(), 0, "they were left a minute");
-    state.tick(now + Duration::from_secs(61));
-    assert_eq!(moves(), 1);
-    state.tick(now + Duration::from_secs(120));
-    assert_eq!(moves(), 1, "once");
-    let said = state
-        .set_mode("echo", moving(Mode::L7, Some(0)), now)
-        .expect("moved");
-    assert_eq!(moves(), 2, "at once");
-    assert!(said.contains("3 flows are reset"), "{said}");
-}
-
-#[test]
-fn flows_stay_where_the_mode_was_changed_again_before_the_deadline() {
-    let (directory, fake) = (Directory::new("move-not"), Fake::default());
-    let mut state = state(&directory, &fake, &two_services(&directory.0));
-    let now = Instant::now();
-    for (change, what) in [(Mode::L4, "back"), (Mode::L7, "again, without moving")] {
-        state
-            .set_mode("echo", moving(Mode::L7, None), now)
-            .expect("switched");
-        state.set_mode("echo", mode(change), now).expect(what);
-        state.tick(now + Duration::from_secs(3600));
-        assert!(
-            !fake.told().log.iter().any(|entry| entry == MOVED),
-            "{what}"
-        );
-    }
-}
-
-#[test]
-fn what_cannot_be_moved_is_refused() {
-    let (directory, fake) = (Directory::new("move-wrong"), Fake::default());
-    let mut state = state(&directory, &fake, &two_services(&directory.0));
-    let before = fake.told().log.len();
-    for (request, allowed) in [
-        (moving(Mode::Auto, None), "l4 and l7"),
-        (moving(Mode::L4, Some(1)), "mode l7 with --move-existing"),
-        (moving(Mode::L7, Some(3_600_001)), "up to an hour"),
-    ] {
-        let error = state
-            .set_mode("echo", request, Instant::now())
-            .expect_err("refused")
-            .to_string();
-        assert!(error.contains(allowed), "{error}");
-    }
-    assert_eq!(fake.told().log.len(), before, "nothing was changed");
 }
 
 #[test]

@@ -21,10 +21,10 @@ pub(super) struct Args {
     mode: Mode,
     /// Move flows that exist, too; otherwise they stay where they are until they end. From l7 to l4: clients of the
     /// proxy are asked to connect again (GOAWAY), no stream is lost. From l4 to l7: flows that are still on backends at the
-    /// deadline are reset, and with them the requests in flight on them.
+    /// deadline are reset with the next packet of their clients, and with them the requests in flight on them.
     #[arg(long)]
     move_existing: bool,
-    /// How long flows may stay on their backends before they are reset, from l4 to l7 [default: 30s]; 0s: not at all.
+    /// How long flows may stay on their backends before they are reset, from l4 to l7 [default: 30s]; 0s: reset at once.
     #[arg(long, value_name = "DURATION", requires = "move_existing", value_parser = any_duration)]
     deadline: Option<Duration>,
 }

@@ -62,7 +62,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value_t = 10)]
     top: usize,
     /// Connections that are remembered at once, 256 bytes each. Beyond, the one that was silent for longest is forgotten, and
-    /// comes back as another one; `flows_evicted` in the events says how many were.
+    /// comes back as another one; `flows_evicted` in the events says about how many were.
     #[arg(long, value_name = "N", default_value_t = MAX_FLOWS, value_parser = clap::value_parser!(u32).range(1024..=4_194_304))]
     max_connections: u32,
     /// Attach through the clsact qdisc even where the kernel has tcx.

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::desired::{BackendOverride, ServiceView, desired};
+use super::moving;
 use super::state::{ChangeError, State};
 use crate::api::types::{BackendPatch, BackendRequest, ModeRequest};
 use crate::config::{self, Config, MAX_WEIGHT, Mode};
@@ -12,11 +13,6 @@ use crate::config::{self, Config, MAX_WEIGHT, Mode};
 /// How long a removed backend may keep its flows before it is taken out of the tables all the same. Flows that are
 /// left then still reach it: a slot is not reused while a flow refers to it.
 const LEAVE_TIME: Duration = Duration::from_secs(60);
-
-/// How long flows that are to be moved from backends to the proxy are left where they are, unless a request says otherwise.
-const MOVE_TIME: Duration = Duration::from_secs(30);
-/// The longest that a request may say.
-const MOST_MOVE_TIME: Duration = Duration::from_secs(3600);
 
 impl State {
     /// Sets the mode of a service.
@@ -34,7 +30,7 @@ impl State {
             move_existing,
             ..
         } = request;
-        let deadline = moving_deadline(&request)?;
+        let deadline = moving::deadline(&request)?;
         let before = self.service(service)?.clone();
         if mode == Mode::L7
             && let Err(why) = self.reaches_proxy(&before)
@@ -58,31 +54,12 @@ impl State {
                 self.streams.drain(before.address);
                 "connections of the proxy are asked to come again".to_owned()
             }
-            (true, _) if deadline.is_zero() => {
-                match self.move_flows(&before.name, before.address) {
-                    1 => "1 flow is reset, for its client to come again".to_owned(),
-                    moved => format!("{moved} flows are reset, for their clients to come again"),
-                }
-            }
-            (true, _) => {
-                self.moving.insert(before.name.clone(), now + deadline);
-                format!(
-                    "flows that are left in {} are reset, for their clients to come again",
-                    humantime::format_duration(deadline)
-                )
-            }
+            (true, _) => self.move_after(deadline, &before, now),
             (false, _) if before.mode == mode => "nothing moves".to_owned(),
             (false, _) => "flows that exist stay where they are".to_owned(),
         };
         tracing::info!(service = before.name, from = %before.configured_mode, to = %mode, "mode");
         Ok(format!("service {} is in mode {mode}; {rest}", before.name))
-    }
-
-    /// Has the flows of a service reset that are on backends.
-    pub(super) fn move_flows(&mut self, name: &str, address: SocketAddr) -> u64 {
-        let flows = self.plane.move_flows(address);
-        tracing::info!(service = name, flows, "flows on backends are reset");
-        flows
     }
 
     /// Whether connections of a service would reach the proxy; `Err` says why not, and what to do.
@@ -253,35 +230,13 @@ impl State {
         let services = new.services.len();
         self.config = new;
         self.overrides = overrides;
+        self.forget_moves();
         self.save();
         tracing::info!(services, "configuration taken in again");
         Ok(format!(
             "{} is in force: {services} services",
             self.config.file
         ))
-    }
-}
-
-/// How long flows that are to be moved may stay.
-fn moving_deadline(request: &ModeRequest) -> Result<Duration, ChangeError> {
-    let ModeRequest {
-        mode,
-        move_existing,
-        deadline_ms,
-    } = *request;
-    if move_existing && mode == Mode::Auto {
-        let why = "mode auto moves no flows: allowed with --move-existing are l4 and l7";
-        return Err(ChangeError::Wrong(why.to_owned()));
-    }
-    match deadline_ms {
-        None => Ok(MOVE_TIME),
-        Some(_) if mode != Mode::L7 || !move_existing => Err(ChangeError::Wrong(
-            "a deadline is for mode l7 with --move-existing, and for nothing else".to_owned(),
-        )),
-        Some(found) if u128::from(found) > MOST_MOVE_TIME.as_millis() => Err(ChangeError::Wrong(
-            format!("found a deadline of {found} ms; allowed: up to an hour"),
-        )),
-        Some(found) => Ok(Duration::from_millis(found)),
     }
 }
 

@@ -14,6 +14,7 @@ mod control;
 mod desired;
 mod handle;
 mod kernel;
+mod moving;
 mod plane;
 mod proxy;
 mod report;

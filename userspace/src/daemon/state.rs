@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use super::desired::{Leaving, Overrides, ServiceView, desired};
+use super::moving::Move;
 use super::plane::{Plane, PlaneError, Streams};
 use super::store::Store;
 use super::tick::Periodic;
@@ -48,8 +49,8 @@ pub struct State {
     pub(super) started: Instant,
     pub(super) adopted: bool,
     pub(super) leaving: Leaving,
-    /// Services whose flows are to be moved from backends to the proxy, by name, and when.
-    pub(super) moving: BTreeMap<String, Instant>,
+    /// Services whose flows are to be moved from backends to the proxy, by name.
+    pub(super) moving: BTreeMap<String, Move>,
     pub(super) periodic: Periodic,
     /// By subject, so that one that heals disappears.
     pub(super) warnings: BTreeMap<&'static str, String>,

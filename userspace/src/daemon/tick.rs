@@ -48,7 +48,8 @@ impl State {
             self.note("sweep", "closed flows cannot be freed", swept);
             let left = self.let_go(now);
             self.note("leaving", "removed backends cannot be taken out", left);
-            self.move_due(now);
+            let moved = self.move_due(now);
+            self.note("moving", "flows cannot be moved to the proxy", moved);
         }
         if now >= self.periodic.warm {
             self.periodic.warm = now + WARM_EVERY;
@@ -85,21 +86,6 @@ impl State {
                 if self.warnings.insert(subject, why.clone()).is_none() {
                     tracing::warn!("{why}");
                 }
-            }
-        }
-    }
-
-    /// Moves the flows of services that were given until now, unless they are at `l7` no more.
-    fn move_due(&mut self, now: Instant) {
-        let due: Vec<String> = self
-            .moving
-            .extract_if(.., |_, until| *until <= now)
-            .map(|(name, _)| name)
-            .collect();
-        for name in due {
-            let found = self.services.iter().find(|service| service.name == name);
-            if let Some(service) = found.filter(|service| service.mode == Mode::L7) {
-                self.move_flows(&name, service.address);
             }
         }
     }

@@ -141,6 +141,11 @@ impl Explanation {
                 flow.state,
                 super::FlowState::Closed | super::FlowState::Reset
             );
+            if open && flow.moved {
+                self.backend = flow.backend;
+                say("this flow is moved to the proxy: its client's next packet is answered with a reset, and the client comes again".to_owned());
+                return;
+            }
             if open {
                 say(match flow.backend {
                     Some(backend) => format!("this flow is in the table, on {backend}: a decision holds for the life of the flow"),
@@ -209,6 +214,7 @@ mod tests {
             protocol: PROTOCOL_TCP,
             backend,
             nat: None,
+            moved: false,
             state,
             adopted: false,
             age: Duration::ZERO,

@@ -81,6 +81,8 @@ pub struct FlowRecord {
     pub backend: Option<SocketAddr>,
     /// The source that the backend sees, where NAT rewrites it.
     pub nat: Option<SocketAddr>,
+    /// It is being moved to the proxy: the next packet of its client is answered with a reset.
+    pub moved: bool,
     /// State.
     pub state: FlowState,
     /// The flow was recorded in the middle (no SYN was seen).
@@ -259,6 +261,7 @@ impl Datapath {
             protocol: key.protocol,
             backend: backend.map(|id| socket_of_key(&id.address)),
             nat,
+            moved: flow.flags & flag::MOVED != 0,
             state: FlowState::of(bits),
             adopted: flow.state & state::SYN == 0,
             age: age(flow.created, now),

@@ -122,11 +122,11 @@ fn interface(wanted: &InterfaceSpec, known: &[String]) -> Finding {
             "exists, but its driver says that it takes no native XDP",
             "set `hook = \"tc\"`, which works with every driver",
         ),
-        Some(false) => Finding::ok(
+        Some(false) if wanted.hook == HookChoice::Auto => Finding::ok(
             &name,
             "exists; for TC, as its driver says that it takes no native XDP",
         ),
-        None => Finding::ok(&name, "exists"),
+        Some(false) | None => Finding::ok(&name, "exists"),
     }
 }
 

@@ -75,8 +75,15 @@ impl Datapath {
             scanned: true,
             ..SweepReport::default()
         };
-        let flows = sweep_table(&self.maps.flows, self.settings.seed, limit);
-        let replies = sweep_table(&self.maps.replies, self.settings.seed, port_limit);
+        // Of one that was moved the client's resets still go to its backend.
+        let flows = sweep_table(&self.maps.flows, self.settings.seed, |flow| {
+            if flow.flags & flag::MOVED == 0 {
+                limit
+            } else {
+                port_limit
+            }
+        });
+        let replies = sweep_table(&self.maps.replies, self.settings.seed, |_| port_limit);
         let upstreams = sweep_upstreams(&mut self.maps.upstreams, limit)?;
         report.flows = flows.kept;
         report.removed = flows.removed + upstreams.removed;
@@ -218,10 +225,17 @@ impl Swept {
     }
 }
 
-fn sweep_table<V: aya::Pod + Entry>(table: &FlowTable<V>, seed: u64, limit: u64) -> Swept {
+/// Removes what closed before the `limit` that it has.
+fn sweep_table<V: aya::Pod + Entry>(
+    table: &FlowTable<V>,
+    seed: u64,
+    limit: impl Fn(&V) -> u64,
+) -> Swept {
     let mut swept = Swept::default();
     let removed = table.remove_where(seed, |held| {
-        let over = ended(held.state(), held.last_seen(), limit);
+        // What is open is nearly all there is, and need not be copied.
+        let closed = held.state() & state::CLOSED != 0;
+        let over = closed && held.last_seen() <= limit(&held.slot().value);
         if !over {
             swept.keep(held.state());
         }

@@ -16,6 +16,8 @@ pub(super) struct Connection {
     pub(super) now: FlowReading,
     /// It is in the kernel's table and not closed.
     pub(super) open: bool,
+    /// It was at the reading before.
+    was_open: bool,
     /// Streams at the reading before.
     previous: u64,
 }
@@ -88,18 +90,15 @@ impl Tally {
             peers,
             events,
         } = reading;
-        let mut open = Vec::new();
-        for (id, connection) in &mut self.connections {
-            if connection.open {
-                open.push(*id);
-            }
+        for connection in self.connections.values_mut() {
+            connection.was_open = connection.open;
             connection.open = false;
             connection.previous = connection.now.streams;
         }
         for flow in &flows {
             self.take(*flow);
         }
-        self.evicted += self.missing(&open, &flows);
+        self.evicted += self.missing(&flows);
         for now in peers {
             let previous = self
                 .peers
@@ -112,16 +111,16 @@ impl Tally {
         self.forget();
     }
 
-    /// How many of those that were `open` are not among `flows`, neither as ended nor with their ports used anew.
-    fn missing(&self, open: &[FlowId], flows: &[FlowReading]) -> u64 {
-        let gone = open.iter().filter(|id| {
-            let known = self.connections.get(id);
-            known.is_some_and(|connection| !connection.open && !connection.now.closed)
+    /// How many of those that were open are not among `flows`, neither as ended nor with their ports used anew (which
+    /// begins with a handshake).
+    fn missing(&self, flows: &[FlowReading]) -> u64 {
+        let gone = self.connections.iter().filter(|(_, connection)| {
+            connection.was_open && !connection.open && !connection.now.closed
         });
         let mut gone: HashSet<(SocketAddr, SocketAddr)> =
-            gone.map(|id| (id.client, id.server)).collect();
+            gone.map(|(id, _)| (id.client, id.server)).collect();
         if !gone.is_empty() {
-            for flow in flows {
+            for flow in flows.iter().filter(|flow| flow.opened) {
                 gone.remove(&(flow.id.client, flow.id.server));
             }
         }
@@ -143,12 +142,12 @@ impl Tally {
             };
             self.connections.remove(&turned);
         }
-        let previous = self
-            .connections
-            .get(&now.id)
-            .map_or(0, |known| known.previous);
+        let known = self.connections.get(&now.id);
+        let (previous, was_open) =
+            known.map_or((0, false), |known| (known.previous, known.was_open));
         let connection = Connection {
             open: !now.closed,
+            was_open,
             previous,
             now,
         };
@@ -219,6 +218,8 @@ mod tests {
         assert_eq!(evicted(vec![]), 1, "missing, and once");
         assert_eq!(evicted(vec![ended]), 0, "ended");
         assert_eq!(evicted(vec![anew]), 0, "its ports were used anew");
+        anew.opened = false;
+        assert_eq!(evicted(vec![anew]), 1, "it came back");
     }
 
     #[test]

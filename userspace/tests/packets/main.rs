@@ -7,6 +7,7 @@ mod clock;
 #[path = "../datapath/lab.rs"]
 #[allow(dead_code, reason = "the data path's tests use all of it")]
 mod lab;
+mod moving;
 mod ports;
 mod spread;
 mod streams;
@@ -14,7 +15,7 @@ mod table;
 mod wire;
 mod world;
 
-use evenkeel_ebpf::abi::{Event, Flow, flag, forwarding, hash, mode, state};
+use evenkeel_ebpf::abi::{Event, Flow, forwarding, hash, mode, state};
 use wire::{ACK, FIN, RST, SYN, Tcp};
 use world::{
     BACKEND, BOTH, CLIENT, Hook, NAT_SOURCE, SEED, SERVICE, Setup, TO_BACKEND, TO_CLIENT, Verdict,
@@ -442,32 +443,5 @@ fn an_icmp_error_is_translated_inside_and_out_with_eight_inner_bytes() {
             ),
         );
         assert_eq!(world.event(Event::IcmpTranslated), 2);
-    }
-}
-
-#[test]
-fn what_the_client_of_a_moved_flow_sends_goes_to_the_stack_but_its_reset_to_the_backend() {
-    for hook in BOTH {
-        let mut world = World::new(hook, Setup::default());
-        let peer = open(&mut world, Setup::default());
-        world.send(&from_client(ACK).frame());
-        let mut moved = flow(&mut world);
-        moved.flags |= flag::MOVED;
-        let key = tuple(CLIENT, SERVICE);
-        assert!(world.flows.insert(&key, moved, SEED), "marked");
-        let before = world.backend();
-        world.passes(&from_client(ACK).payload(b"a request").frame());
-        // XDP leaves the packet to TC, which says so.
-        let told = u64::from(hook == Hook::Tc);
-        assert_eq!(world.event(Event::PassMoved), told, "{hook:?}");
-        assert_eq!(world.backend().packets, before.packets, "{hook:?}");
-        let answer = Tcp::new(BACKEND, peer, ACK).payload(b"an answer");
-        assert_eq!(world.send(&answer.frame()).0, Verdict::Redirect, "{hook:?}");
-        let reset = from_client(RST);
-        world.leaves_as(
-            &reset.frame(),
-            &reset.forwarded(TO_BACKEND, peer, BACKEND).frame(),
-        );
-        assert_eq!(world.backend().flows_closed, 1, "{hook:?}");
     }
 }
