@@ -83,6 +83,9 @@ pub struct Service {
     pub hash: HashChoice,
     /// Number of backends.
     pub backends: usize,
+    /// How long flows on backends are left before they are moved to the proxy; absent where that was not asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moves_in_seconds: Option<f64>,
     /// Counters.
     pub counters: Counters,
 }

@@ -30,9 +30,10 @@ pub(super) fn run(_args: &Args, global: &Global) -> anyhow::Result<()> {
         ("TO CLIENTS", Side::Right),
     ]);
     for service in services.services {
-        let mode = match service.configured_mode {
-            Mode::Auto => format!("{} (auto)", service.mode),
-            fixed => fixed.to_string(),
+        let mode = match (service.configured_mode, service.moves_in_seconds) {
+            (Mode::Auto, _) => format!("{} (auto)", service.mode),
+            (fixed, Some(left)) => format!("{fixed} (flows move in {left:.0} s)"),
+            (fixed, None) => fixed.to_string(),
         };
         table.row(vec![
             service.name,

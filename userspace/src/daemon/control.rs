@@ -111,7 +111,7 @@ async fn reading(handle: &Handle, report: &str, mut query: Query) -> Routed {
         }
         "services" => {
             query.end()?;
-            read(handle, |state| state.list_services()).await
+            read(handle, |state| state.list_services(Instant::now())).await
         }
         "backends" => {
             let service = query.take("service");

@@ -80,6 +80,12 @@ impl State {
         }
     }
 
+    /// How long it is until the flows of a service are moved, if they are to be.
+    pub(super) fn moves_in(&self, name: &str, now: Instant) -> Option<Duration> {
+        let due = self.moving.get(name)?;
+        Some(due.until.saturating_duration_since(now))
+    }
+
     /// Calls off the moves of services that are not what they were, or not at `l7` any more.
     pub(super) fn forget_moves(&mut self) {
         let services = &self.services;

@@ -83,7 +83,7 @@ impl State {
         })
     }
 
-    pub(super) fn list_services(&self) -> Result<Services, ChangeError> {
+    pub(super) fn list_services(&self, now: Instant) -> Result<Services, ChangeError> {
         let snapshot = self.plane.counters()?;
         let services = self.services.iter().map(|service| Service {
             name: service.name.clone(),
@@ -95,6 +95,9 @@ impl State {
             forwarding: service.forwarding,
             hash: service.hash,
             backends: service.backends.len(),
+            moves_in_seconds: self
+                .moves_in(&service.name, now)
+                .map(|left| left.as_secs_f64()),
             counters: snapshot
                 .services
                 .get(&service.address)
