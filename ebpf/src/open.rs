@@ -216,7 +216,7 @@ fn recorded(packet: &Packet, draft: &Draft, inserted: &Inserted) -> Recorded {
     }
 }
 
-/// Whether the flow in a slot is over: closed, or moved and `packet` is its client's, coming again from the same port.
+/// Whether the flow in a slot is over: closed, or moved and its client comes again from the same port, which closes it.
 #[inline(always)]
 fn is_over(packet: &Packet, slot: u32) -> bool {
     let Some(flow) = value::<Flows>(slot) else {

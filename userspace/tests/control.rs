@@ -484,21 +484,3 @@ fn a_watch_clears_the_page_on_a_terminal_and_only_there_whatever_the_colours() {
         assert!(shown.matches(CLEAR).count() >= 2, "{shown:?}");
     }
 }
-
-#[test]
-fn services_says_when_flows_are_moved_until_they_are_not() {
-    let daemon = Daemon::start("moves");
-    let left =
-        || json(&daemon.ok(&["services", "--json"]))["services"][0]["moves_in_seconds"].clone();
-    assert!(left().is_null());
-    daemon.ok(&["mode", "echo", "l7", "--move-existing", "--deadline", "1h"]);
-    assert!(
-        left().as_f64().is_some_and(|left| left <= 3600.0),
-        "{}",
-        left()
-    );
-    let table = daemon.ok(&["services"]);
-    assert!(table.contains("l7 (flows move in 3"), "{table}");
-    daemon.ok(&["mode", "echo", "l4"]);
-    assert!(left().is_null(), "called off");
-}

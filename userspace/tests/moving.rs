@@ -6,15 +6,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel::api::types::ModeRequest;
 use evenkeel::config::Mode;
-use fake::{Directory, Fake, state, two_services};
-
-fn mode(mode: Mode) -> ModeRequest {
-    ModeRequest {
-        mode,
-        move_existing: false,
-        deadline_ms: None,
-    }
-}
+use fake::{Daemon, Directory, Fake, mode, state, two_services};
 
 /// The same, with the flows that exist.
 fn moving(mode: Mode, deadline_ms: Option<u64>) -> ModeRequest {
@@ -157,4 +149,25 @@ fn flows_stay_while_this_host_would_not_reset_them_and_status_says_so() {
             .warnings()
             .any(|why| why.contains("flows cannot be moved"))
     );
+}
+
+fn json(daemon: &Daemon) -> serde_json::Value {
+    serde_json::from_str(&daemon.ok(&["services", "--json"])).expect("JSON")
+}
+
+#[test]
+fn services_says_when_flows_are_moved_until_they_are_not() {
+    let daemon = Daemon::start("moves");
+    let left = || json(&daemon)["services"][0]["moves_in_seconds"].clone();
+    assert!(left().is_null());
+    daemon.ok(&["mode", "echo", "l7", "--move-existing", "--deadline", "1h"]);
+    assert!(
+        left().as_f64().is_some_and(|left| left <= 3600.0),
+        "{}",
+        left()
+    );
+    let table = daemon.ok(&["services"]);
+    assert!(table.contains("l7 (flows move in 3"), "{table}");
+    daemon.ok(&["mode", "echo", "l4"]);
+    assert!(left().is_null(), "called off");
 }

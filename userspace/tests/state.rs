@@ -4,18 +4,10 @@ mod fake;
 
 use std::time::{Duration, Instant};
 
-use evenkeel::api::types::{BackendPatch, BackendRequest, Counters, ModeRequest};
+use evenkeel::api::types::{BackendPatch, BackendRequest, Counters};
 use evenkeel::config::Mode;
 use evenkeel::daemon::ChangeError;
-use fake::{Directory, Fake, state, two_services};
-
-fn mode(mode: Mode) -> ModeRequest {
-    ModeRequest {
-        mode,
-        move_existing: false,
-        deadline_ms: None,
-    }
-}
+use fake::{Directory, Fake, mode, state, two_services};
 
 /// How often `auto` decides where the file says nothing.
 const AUTO_INTERVAL: Duration = Duration::from_secs(5);

@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use evenkeel::api::server;
-use evenkeel::api::types::Attachment;
-use evenkeel::config::Config;
+use evenkeel::api::types::{Attachment, ModeRequest};
+use evenkeel::config::{Config, Mode};
 use evenkeel::daemon::{
     FlowView, Handle, Plane, PlaneError, Routes, ServiceView, Snapshot, State, Streams, Verdict,
 };
@@ -149,6 +149,15 @@ impl Directory {
 impl Drop for Directory {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Another mode, with the flows that exist left where they are.
+pub fn mode(mode: Mode) -> ModeRequest {
+    ModeRequest {
+        mode,
+        move_existing: false,
+        deadline_ms: None,
     }
 }
 
