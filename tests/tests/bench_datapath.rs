@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use evenkeel_tests::{Lab, Spec};
-use xtask::{shell, workspace};
+use xtask::{build, setup::Route, shell, workspace};
 
 #[test]
 fn every_size_is_measured_with_and_without_counting() -> Result<()> {
@@ -45,5 +45,26 @@ fn every_size_is_measured_with_and_without_counting() -> Result<()> {
     ensure!(sizes("backends")? == [1, 16, 256, 4_096]);
     ensure!(sizes("services")? == [1, 10, 100, 1_000]);
     ensure!(sizes("upload")? == [1]);
+    Ok(())
+}
+
+#[test]
+fn an_object_that_is_not_katrans_is_refused_by_what_it_lacks() -> Result<()> {
+    let lab = Lab::new(&Spec {
+        backends: 1,
+        ..Spec::default()
+    })?;
+    let backend = lab.backend_address(0, 1)?.ip().to_string();
+    let mut bench = lab.balancer().command(workspace::evenkeel()?);
+    bench
+        .args(["bench-datapath", "--backend", &backend, "--packets", "1"])
+        .arg("--katran")
+        .arg(build::bpf(Route::Any)?);
+    let output = bench.output()?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        !output.status.success() && error.contains("it has no map vip_map"),
+        "seen: {error}"
+    );
     Ok(())
 }

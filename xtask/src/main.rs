@@ -1,6 +1,6 @@
 //! `cargo xtask`: developer commands.
 
-use std::{process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
@@ -75,6 +75,9 @@ enum Commands {
         /// Where every random choice comes from.
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// A checkout of facebookincubator/katran: `datapath` then compiles its program and measures it, too.
+        #[arg(long, value_name = "DIR")]
+        katran: Option<PathBuf>,
         #[command(subcommand)]
         command: Option<BenchCommands>,
     },
@@ -210,12 +213,14 @@ fn run(command: &Commands) -> Result<()> {
             names,
             extent,
             seed,
+            katran,
             command: None,
         } => bench::run(
             names,
             &bench::Context {
                 quick: extent.quick,
                 seed: *seed,
+                katran: katran.clone(),
             },
         ),
         Commands::Fuzz { targets, time } => fuzz::run(targets, *time),

@@ -2,6 +2,7 @@
 //! network namespace that it needs.
 
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 
 use super::Global;
 use crate::datapath::bench;
@@ -21,14 +22,18 @@ pub(super) struct Args {
     /// Also on tables of other sizes (flows, backends, services), with and without counting streams.
     #[arg(long)]
     sweeps: bool,
+    /// Katran's object file, to be measured beside ours.
+    #[arg(long, value_name = "FILE")]
+    katran: Option<PathBuf>,
 }
 
 pub(super) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
-    let report = bench::run(bench::Plan {
+    let report = bench::run(&bench::Plan {
         backend: args.backend,
         packets: args.packets,
         rounds: args.rounds,
         sweeps: args.sweeps,
+        katran: args.katran.clone(),
     })?;
     if global.json {
         println!("{}", serde_json::to_string_pretty(&report)?);

@@ -6,9 +6,13 @@
 //!
 //! Next hops are real: the caller provides a route to the backend with a resolved neighbour, and to the client
 //! nothing is sent.
+//!
+//! Where the caller has Katran's object, its program takes the same packets in the same turns ([`katran`]): a ratio holds
+//! on a busy machine, where nanoseconds do not.
 
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader};
@@ -19,10 +23,12 @@ use super::maps::Maps;
 use super::{DatapathError, capabilities, clock, object, syscall};
 
 mod frame;
+mod katran;
 mod sweep;
 mod tables;
 
 use frame::FrameBuilder;
+use katran::Katran;
 pub use sweep::{Point, Sweep};
 use tables::{Size, fill};
 
@@ -55,7 +61,7 @@ pub struct Report {
 }
 
 /// What to measure.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     /// An address with a route and a resolved neighbour.
     pub backend: Ipv4Addr,
@@ -65,6 +71,8 @@ pub struct Plan {
     pub rounds: usize,
     /// Also measure on tables of other sizes.
     pub sweeps: bool,
+    /// Katran's object, to be measured beside ours.
+    pub katran: Option<PathBuf>,
 }
 
 /// One kind of packet.
@@ -83,85 +91,86 @@ pub struct Case {
 }
 
 /// Measures as `plan` says.
-pub fn run(plan: Plan) -> Result<Report, DatapathError> {
-    let Plan {
-        backend,
-        packets,
-        rounds,
-        ..
-    } = plan;
+pub fn run(plan: &Plan) -> Result<Report, DatapathError> {
     if !capabilities::sufficient() {
         return Err(DatapathError::NotPermitted);
     }
-    let mut cases = cases();
-    let mut bench = Bench::load(backend, packets, SIZE)?;
+    let mut passing = Measured::new("pass", "", Program::Pass, Kind::Unrelated);
+    let mut cases = cases(plan.katran.is_some());
+    let mut bench = Bench::load(plan, SIZE)?.beside_katran(plan)?;
     bench.begin()?;
-    let mut passing = Vec::new();
-    for _ in 0..rounds {
-        passing.push(bench.round(Kind::Pass)?);
+    for _ in 0..plan.rounds {
+        passing.measure(&mut bench)?;
         for case in &mut cases {
-            let time = bench.round(case.kind)?;
-            case.times.push(time);
+            case.measure(&mut bench)?;
         }
     }
+    if let Some(katran) = &bench.katran {
+        // The flow under test, and those of its rounds.
+        katran.verify(1 + plan.rounds * plan.packets as usize)?;
+    }
+    drop(bench);
     // In tables of their own: with the flows that were opened above, more would not fit and others would be evicted.
-    drop(bench);
-    let mut bench = Bench::load(backend, packets, SIZE)?;
-    let kind = Kind::OpeningFloor;
-    let times = (0..rounds).map(|_| bench.round(kind));
-    cases.push(Measured {
-        name: "opening_floor",
-        about: "SYN, for a program that makes one new entry in the flow table and nothing else",
-        kind,
-        times: times.collect::<Result<_, _>>()?,
-    });
-    drop(bench);
+    cases.push(opening_floor(plan)?);
     cases.push(opening_again(plan)?);
     let (many, sweeps) = sweep::run(plan)?;
     cases.extend(many);
-    let pass = median(&mut passing);
+    let pass = median(&mut passing.times);
     Ok(Report {
-        packets,
+        packets: plan.packets,
         pass,
-        cases: cases
-            .into_iter()
-            .map(|case| {
-                let nanoseconds = median(&mut case.times.clone());
-                Case {
-                    name: case.name,
-                    about: case.about,
-                    nanoseconds,
-                    above_pass: nanoseconds - pass,
-                    rounds: case.times,
-                }
-            })
-            .collect(),
+        cases: cases.into_iter().map(|case| case.report(pass)).collect(),
         sweeps,
     })
 }
 
+fn opening_floor(plan: &Plan) -> Result<Measured, DatapathError> {
+    let mut measured = Measured::new(
+        "opening_floor",
+        "SYN, for a program that makes one new entry in the flow table and nothing else",
+        Program::Floor,
+        Kind::Opening,
+    );
+    let mut bench = Bench::load(plan, SIZE)?;
+    for _ in 0..plan.rounds {
+        measured.measure(&mut bench)?;
+    }
+    Ok(measured)
+}
+
 /// SYNs in tables that had as many flows before: new ones get the slots of those, as on every host that runs for a while.
-fn opening_again(plan: Plan) -> Result<Measured, DatapathError> {
-    let kind = Kind::Opening;
-    let mut bench = Bench::load(plan.backend, plan.packets, SIZE)?;
-    bench.round(kind)?;
-    let times = (0..plan.rounds).map(|_| {
+fn opening_again(plan: &Plan) -> Result<Measured, DatapathError> {
+    let mut measured = Measured::new(
+        "opening_again",
+        "SYN, which gets the memory of flows that are over",
+        Program::Path,
+        Kind::Opening,
+    );
+    let mut bench = Bench::load(plan, SIZE)?;
+    bench.round(Program::Path, Kind::Opening)?;
+    for _ in 0..plan.rounds {
         tables::clear(&bench.maps);
-        bench.round(kind)
-    });
-    Ok(Measured {
-        name: "opening_again",
-        about: "SYN, which gets the memory of flows that are over",
-        kind,
-        times: times.collect::<Result<_, _>>()?,
-    })
+        measured.measure(&mut bench)?;
+    }
+    Ok(measured)
+}
+
+/// What is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Program {
+    /// One that passes everything.
+    Pass,
+    /// The data path.
+    Path,
+    /// One that only makes or looks up an entry of the flow table.
+    Floor,
+    /// Katran's.
+    Katran,
 }
 
 /// Kinds of packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// Any, for the program that passes.
-    Pass,
     /// The next gRPC request of one flow.
     Established,
     /// A bare acknowledgement of it.
@@ -174,50 +183,78 @@ enum Kind {
     Flows(u32),
     /// An acknowledgement of one of so many flows, which are spread over a table with so many.
     FlowsOf(u32, u32),
-    /// Like [`Self::Opening`], for the program that only makes the entry.
-    OpeningFloor,
-    /// Like [`Self::Flows`], for the program that only looks up.
-    FlowsFloor(u32),
 }
 
+/// A case that is being measured.
 struct Measured {
     name: &'static str,
     about: &'static str,
+    program: Program,
     kind: Kind,
     times: Vec<f64>,
 }
 
-fn cases() -> Vec<Measured> {
-    [
-        (
+impl Measured {
+    fn new(name: &'static str, about: &'static str, program: Program, kind: Kind) -> Self {
+        Self {
+            name,
+            about,
+            program,
+            kind,
+            times: Vec::new(),
+        }
+    }
+
+    /// A round of it.
+    fn measure(&mut self, bench: &mut Bench) -> Result<(), DatapathError> {
+        self.times.push(bench.round(self.program, self.kind)?);
+        Ok(())
+    }
+
+    fn report(self, pass: f64) -> Case {
+        let nanoseconds = median(&mut self.times.clone());
+        Case {
+            name: self.name,
+            about: self.about,
+            nanoseconds,
+            above_pass: nanoseconds - pass,
+            rounds: self.times,
+        }
+    }
+}
+
+/// The cases that take turns.
+fn cases(with_katran: bool) -> Vec<Measured> {
+    let mut cases = vec![
+        Measured::new(
             "established",
             "gRPC request (HEADERS + DATA) of a known flow, streams counted",
+            Program::Path,
             Kind::Established,
         ),
-        (
+        Measured::new(
             "acknowledgement",
             "bare ACK of a known flow",
+            Program::Path,
             Kind::Acknowledgement,
         ),
-        (
+        Measured::new(
             "opening",
             "SYN: backend chosen, NAT port claimed, both halves recorded",
+            Program::Path,
             Kind::Opening,
         ),
-        (
+        Measured::new(
             "unrelated",
             "same port as the service, other address",
+            Program::Path,
             Kind::Unrelated,
         ),
-    ]
-    .into_iter()
-    .map(|(name, about, kind)| Measured {
-        name,
-        about,
-        kind,
-        times: Vec::new(),
-    })
-    .collect()
+    ];
+    if with_katran {
+        cases.extend(katran::cases());
+    }
+    cases
 }
 
 /// The programs, and where the flow under test is.
@@ -226,6 +263,7 @@ struct Bench {
     path: OwnedFd,
     floor: OwnedFd,
     maps: Maps,
+    katran: Option<Katran>,
     packets: u32,
     /// Flows opened by [`Kind::Opening`].
     opened: u32,
@@ -236,23 +274,30 @@ struct Bench {
 
 impl Bench {
     /// The programs on maps of their own, filled so far.
-    fn load(backend: Ipv4Addr, packets: u32, size: Size) -> Result<Self, DatapathError> {
+    fn load(plan: &Plan, size: Size) -> Result<Self, DatapathError> {
         let mut ebpf = EbpfLoader::new()
             .load(object::bytes()?)
             .map_err(|error| DatapathError::Load(Box::new(error)))?;
         let mut maps = Maps::take(&mut ebpf)?;
-        fill(&mut maps, backend, size)?;
+        fill(&mut maps, plan.backend, size)?;
         clock::calibrate(&mut ebpf)?;
         Ok(Self {
             pass: program(&mut ebpf, "ek_xdp_pass")?,
             path: program(&mut ebpf, "ek_xdp")?,
             floor: program(&mut ebpf, "ek_xdp_floor")?,
             maps,
-            packets,
+            katran: None,
+            packets: plan.packets,
             opened: 0,
             random: 0x853c_49e6_748f_ea9b,
             frame: FrameBuilder::new(),
         })
+    }
+
+    /// With Katran's program beside ours, if the plan has it.
+    fn beside_katran(mut self, plan: &Plan) -> Result<Self, DatapathError> {
+        self.katran = plan.katran.as_deref().map(Katran::load).transpose()?;
+        Ok(self)
     }
 
     /// Opens the flow under test and sends what an HTTP/2 client sends first.
@@ -264,6 +309,9 @@ impl Bench {
         }
         time(path, self.frame.preface())?;
         self.frame.begin_requests();
+        if let Some(katran) = &self.katran {
+            katran.take(self.frame.opening(u32::MAX))?;
+        }
         Ok(())
     }
 
@@ -278,18 +326,18 @@ impl Bench {
     }
 
     /// Mean time of a round of packets of one kind.
-    fn round(&mut self, kind: Kind) -> Result<f64, DatapathError> {
+    fn round(&mut self, program: Program, kind: Kind) -> Result<f64, DatapathError> {
         let mut total = 0_u64;
         for _ in 0..self.packets {
             let frame = match kind {
-                Kind::Pass | Kind::Unrelated => self.frame.unrelated(),
+                Kind::Unrelated => self.frame.unrelated(),
                 Kind::Established => self.frame.request(),
                 Kind::Acknowledgement => self.frame.acknowledgement(),
-                Kind::Opening | Kind::OpeningFloor => {
+                Kind::Opening => {
                     self.opened += 1;
                     self.frame.opening(self.opened)
                 }
-                Kind::Flows(count) | Kind::FlowsFloor(count) => {
+                Kind::Flows(count) => {
                     let index = self.any(count);
                     self.frame.of_flow(index)
                 }
@@ -298,10 +346,11 @@ impl Bench {
                     self.frame.of_flow(index)
                 }
             };
-            let program = match kind {
-                Kind::Pass => &self.pass,
-                Kind::OpeningFloor | Kind::FlowsFloor(_) => &self.floor,
-                _ => &self.path,
+            let program = match program {
+                Program::Pass => &self.pass,
+                Program::Path => &self.path,
+                Program::Floor => &self.floor,
+                Program::Katran => katran::program(self.katran.as_ref())?,
             };
             total += u64::from(time(program.as_fd(), frame)?.nanoseconds);
         }

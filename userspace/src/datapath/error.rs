@@ -101,6 +101,14 @@ pub enum DatapathError {
         /// Flows that are in it.
         flows: u32,
     },
+    /// A rival's program does not do what it is measured for.
+    #[error("cannot measure {}: {what}", object.display())]
+    BenchRival {
+        /// Its object file.
+        object: PathBuf,
+        /// What it does instead.
+        what: String,
+    },
     /// A test run failed.
     #[error("a test run of the program failed")]
     Bench(#[source] io::Error),

@@ -14,6 +14,8 @@ pub struct Context {
     pub quick: bool,
     /// Where every random choice comes from, so that a run can be repeated.
     pub seed: u64,
+    /// A checkout of Katran, whose program the data path is then compared with.
+    pub katran: Option<PathBuf>,
 }
 
 impl Context {

@@ -5,6 +5,8 @@
 //! All times are above those of a program that passes everything, taken in the same turns: the timing itself costs
 //! something.
 
+mod katran;
+
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
@@ -79,6 +81,7 @@ pub(super) fn run(context: &Context) -> Result<Outcome> {
     let packets = context.choose("100000", "12000");
     // More rounds would open more flows than the table has room for.
     let rounds = "5";
+    let katran = katran::object(context)?;
     let progress = Progress::start("packets of every kind in turns, one at a time");
     let mut bench = lab.balancer().command(workspace::evenkeel()?);
     bench.args(["bench-datapath", "--json", "--sweeps"]);
@@ -90,6 +93,9 @@ pub(super) fn run(context: &Context) -> Result<Outcome> {
         "--rounds",
         rounds,
     ]);
+    if let Some(object) = &katran {
+        bench.arg("--katran").arg(object);
+    }
     let printed = shell::capture(&mut bench)?;
     progress.done();
     let report = serde_json::from_str(&printed).context("what bench-datapath printed")?;
@@ -98,7 +104,7 @@ pub(super) fn run(context: &Context) -> Result<Outcome> {
 
 fn outcome(report: &Report) -> Result<Outcome> {
     let mut outcome = Outcome {
-        tables: vec![cases(report)],
+        tables: vec![cases(report), katran::table(report)],
         claims: claims(report)?,
         notes: vec![
             format!(
@@ -109,6 +115,7 @@ fn outcome(report: &Report) -> Result<Outcome> {
              no balancer on this table can save."
                 .to_owned(),
             "Counting: the same packet with `count_streams` on and off, on the same flows, in turns.".to_owned(),
+            katran::note(),
         ],
         ..Outcome::default()
     };
@@ -119,6 +126,12 @@ fn outcome(report: &Report) -> Result<Outcome> {
         }
     }
     Ok(outcome)
+}
+
+impl Report {
+    fn case(&self, name: &str) -> Option<&Case> {
+        self.cases.iter().find(|case| case.name == name)
+    }
 }
 
 impl Case {
@@ -151,7 +164,8 @@ impl Size {
 }
 
 fn cases(report: &Report) -> Table {
-    let rows = report.cases.iter().map(|case| {
+    let ours = report.cases.iter().filter(|case| !katran::measured(case));
+    let rows = ours.map(|case| {
         let goal = GOALS.iter().find(|(name, _)| *name == case.name);
         let goal = goal.map_or(Cell::Empty, |(_, most)| Cell::text(format!("{most:.0} ns")));
         let cells = vec![
@@ -265,10 +279,7 @@ fn million<'a>(report: &Report, case: &impl Fn(&str) -> Result<&'a Case>) -> Res
 }
 
 fn claims(report: &Report) -> Result<Vec<Claim>> {
-    let case = |name: &str| {
-        let found = report.cases.iter().find(|case| case.name == name);
-        found.with_context(|| format!("no case {name}"))
-    };
+    let case = |name: &str| report.case(name).with_context(|| format!("no case {name}"));
     let mut claims = Vec::new();
     for (name, most) in GOALS {
         let case = case(name)?;
@@ -280,6 +291,7 @@ fn claims(report: &Report) -> Result<Vec<Claim>> {
         ));
     }
     claims.extend(million(report, &case)?);
+    claims.extend(katran::claims(report));
     for (sweep, what) in [
         (FLOWS, "a gRPC request"),
         (UPLOAD, "a segment of an upload"),

@@ -200,6 +200,7 @@ mod tests {
     const CONTEXT: Context = Context {
         quick: true,
         seed: 7,
+        katran: None,
     };
 
     #[test]

@@ -12,7 +12,9 @@ use serde::Serialize;
 use super::super::counters::sum;
 use super::frame::SEGMENTS;
 use super::tables::{Size, insert_flows, service_port, settings};
-use super::{Bench, DatapathError, FrameBuilder, Kind, Measured, Plan, XDP_PASS, time};
+use super::{
+    Bench, DatapathError, FrameBuilder, Kind, Measured, Plan, Program, XDP_PASS, katran, time,
+};
 
 /// Sizes that are compared.
 const FLOWS: [u32; 7] = [1, 10, 100, FEW, 10_000, 100_000, MANY];
@@ -64,7 +66,7 @@ enum Payload {
 }
 
 /// What depends on how many flows there are; and the sweeps, if the plan has them.
-pub(super) fn run(plan: Plan) -> Result<(Vec<Measured>, Vec<Sweep>), DatapathError> {
+pub(super) fn run(plan: &Plan) -> Result<(Vec<Measured>, Vec<Sweep>), DatapathError> {
     let (cases, flows) = flows(plan)?;
     if !plan.sweeps {
         return Ok((cases, Vec::new()));
@@ -95,8 +97,8 @@ pub(super) fn run(plan: Plan) -> Result<(Vec<Measured>, Vec<Sweep>), DatapathErr
     Ok((cases, vec![flows, upload, backends, services]))
 }
 
-fn flows(plan: Plan) -> Result<(Vec<Measured>, Sweep), DatapathError> {
-    let mut world = World::new(plan, super::SIZE)?;
+fn flows(plan: &Plan) -> Result<(Vec<Measured>, Sweep), DatapathError> {
+    let mut world = World::new(plan, super::SIZE)?.beside_katran()?;
     let (mut cases, mut points) = (Vec::new(), Vec::new());
     let sizes = if plan.sweeps {
         &FLOWS[..]
@@ -119,7 +121,7 @@ fn flows(plan: Plan) -> Result<(Vec<Measured>, Sweep), DatapathError> {
     Ok((cases, sweep))
 }
 
-fn upload(plan: Plan) -> Result<Point, DatapathError> {
+fn upload(plan: &Plan) -> Result<Point, DatapathError> {
     let mut world = World::new(plan, super::SIZE)?;
     world.grow(1)?;
     world.go_round(Payload::Upload)?;
@@ -127,7 +129,7 @@ fn upload(plan: Plan) -> Result<Point, DatapathError> {
 }
 
 fn points(
-    plan: Plan,
+    plan: &Plan,
     sizes: [Size; 4],
     what: impl Fn(Size) -> u16,
 ) -> Result<Vec<Point>, DatapathError> {
@@ -157,16 +159,22 @@ struct World {
 }
 
 impl World {
-    fn new(plan: Plan, size: Size) -> Result<Self, DatapathError> {
+    fn new(plan: &Plan, size: Size) -> Result<Self, DatapathError> {
         let mut frame = FrameBuilder::new();
         frame.begin_requests();
         Ok(Self {
-            bench: Bench::load(plan.backend, plan.packets, size)?,
-            plan,
+            bench: Bench::load(plan, size)?,
+            plan: plan.clone(),
             size,
             frame,
             sent: Vec::new(),
         })
+    }
+
+    /// With Katran's program beside ours, if the plan has it.
+    fn beside_katran(mut self) -> Result<Self, DatapathError> {
+        self.bench = self.bench.beside_katran(&self.plan)?;
+        Ok(self)
     }
 
     /// Up to so many flows in all.
@@ -174,6 +182,12 @@ impl World {
         let first = u32::try_from(self.sent.len()).unwrap_or(u32::MAX);
         let range = (first, flows);
         insert_flows(&mut self.bench.maps, self.plan.backend, self.size, range)?;
+        if let Some(katran) = &self.bench.katran {
+            // It has no entry of ours: a packet makes one.
+            for index in first..flows {
+                katran.take(self.frame.of_flow(index))?;
+            }
+        }
         self.sent.resize(flows as usize, 0);
         Ok(())
     }
@@ -190,35 +204,50 @@ impl World {
     /// What a packet of any of `flows` flows costs, and how much of that is the look-up; for the two sizes that are
     /// compared.
     fn acknowledgements(&mut self, flows: u32) -> Result<Vec<Measured>, DatapathError> {
-        let (whole, least) = (Kind::Flows(flows), Kind::FlowsFloor(flows));
-        let cases = match flows {
+        let kind = Kind::Flows(flows);
+        let mut measured = match flows {
             FEW => vec![
-                ("flows_1k", "ACK of one of 1,000 flows at random", whole),
-                ("flows_1k_floor", "the same, only looked up", least),
+                Measured::new(
+                    "flows_1k",
+                    "ACK of one of 1,000 flows at random",
+                    Program::Path,
+                    kind,
+                ),
+                Measured::new(
+                    "flows_1k_floor",
+                    "the same, only looked up",
+                    Program::Floor,
+                    kind,
+                ),
             ],
             MANY => vec![
-                ("flows_1m", "ACK of one of 1,000,000 flows at random", whole),
-                ("flows_1m_floor", "the same, only looked up", least),
-                (
+                Measured::new(
+                    "flows_1m",
+                    "ACK of one of 1,000,000 flows at random",
+                    Program::Path,
+                    kind,
+                ),
+                Measured::new(
+                    "flows_1m_floor",
+                    "the same, only looked up",
+                    Program::Floor,
+                    kind,
+                ),
+                Measured::new(
                     "flows_1k_of_1m",
                     "ACK of one of 1,000 flows at random, with 1,000,000 in the table",
+                    Program::Path,
                     Kind::FlowsOf(FEW, MANY),
                 ),
             ],
             _ => Vec::new(),
         };
-        let mut measured: Vec<Measured> = cases
-            .into_iter()
-            .map(|(name, about, kind)| Measured {
-                name,
-                about,
-                kind,
-                times: Vec::new(),
-            })
-            .collect();
+        if self.bench.katran.is_some() {
+            measured.extend(katran::flows(flows, (FEW, MANY)));
+        }
         for _ in 0..self.plan.rounds {
             for case in &mut measured {
-                case.times.push(self.bench.round(case.kind)?);
+                case.measure(&mut self.bench)?;
             }
         }
         Ok(measured)
@@ -230,7 +259,9 @@ impl World {
             ..Point::default()
         };
         for _ in 0..self.plan.rounds {
-            point.pass.push(self.bench.round(Kind::Pass)?);
+            point
+                .pass
+                .push(self.bench.round(Program::Pass, Kind::Unrelated)?);
             for counting in [true, false] {
                 settings(&mut self.bench.maps, counting)?;
                 let mut total = 0_u64;
