@@ -16,7 +16,7 @@ pub use http2::{Http2, http2_phase};
 pub use words::{TUPLE_WORDS, VALUE_WORDS};
 
 /// Version of this layout; part of the pin directory's name, so that a daemon never adopts maps it cannot read.
-pub const ABI_VERSION: u32 = 7;
+pub const ABI_VERSION: u32 = 8;
 
 /// Slots of a Maglev table: a prime, about 100 x the largest number of backends that should still be spread
 /// within 1 % (Eisenbud et al., Maglev, NSDI 2016, section 5.3, which uses the same 65,537).
@@ -220,7 +220,7 @@ pub struct Tuple {
 pub mod state {
     /// The flow began with a SYN that we saw; without it the flow was adopted.
     pub const SYN: u8 = 1 << 0;
-    /// The backend (or the proxy's side) answered and the client acknowledged.
+    /// The backend (or the proxy's side) answered and the client acknowledged; of an adopted flow: the backend sent something.
     pub const ESTABLISHED: u8 = 1 << 1;
     /// The client sent FIN.
     pub const CLIENT_FIN: u8 = 1 << 2;
@@ -296,13 +296,18 @@ pub struct NextHop {
     pub tick: u32,
     /// Largest packet that the route takes, from the IP header.
     pub mtu: u32,
-    /// Outgoing interface.
+    /// Outgoing interface, with [`XDP_TAKES`] set if it takes frames from XDP.
     pub interface: u32,
     /// Destination MAC address.
     pub destination: [u8; 6],
     /// Source MAC address.
     pub source: [u8; 6],
 }
+
+/// In [`NextHop::interface`]: XDP may send there. Indexes of interfaces are positive `int`s, so this bit is free.
+pub const XDP_TAKES: u32 = 1 << 31;
+/// Interfaces that take frames from XDP, at most.
+pub const MAX_XDP_PORTS: u32 = 4096;
 
 /// Value of `REPLIES`: one flow in backend -> client direction. 88 bytes.
 #[repr(C)]
@@ -362,6 +367,21 @@ pub struct Counters {
     pub flows_http2: u64,
 }
 
+/// A flow to forget, in the list that userspace runs the program `ek_expire` on: behind 14 bytes, one after the other. 16 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Expired {
+    /// Its slot in `FLOWS`.
+    pub slot: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Its [`Flow::last_seen`] when it was found: a packet since then saves it.
+    pub last_seen: u64,
+}
+
+/// Most of them in one list: what fits into a page with the room that the kernel wants around a packet.
+pub const EXPIRED_AT_ONCE: u32 = 192;
+
 /// Value of `SETTINGS`, one entry. Written by userspace at load; the seed is kept as long as the map is pinned.
 /// 56 bytes.
 #[repr(C)]
@@ -406,5 +426,6 @@ const _: () = {
     assert!(size_of::<NextHop>() == 24);
     assert!(size_of::<Reply>() == 88);
     assert!(size_of::<Counters>() == 80);
+    assert!(size_of::<Expired>() == 16);
     assert!(size_of::<Settings>() == 56);
 };

@@ -59,8 +59,8 @@ fn to_proxy<F: Frame>(frame: &F, packet: &Packet, flow: &mut Flow, now: u64) -> 
     if !F::LAST {
         return Verdict::Pass;
     }
-    let bits = life::local(packet.flags, flow.state, state::CLIENT_FIN)
-        | life::by_client(packet.flags, flow.state);
+    let bits =
+        life::local(packet.flags, flow.state, state::CLIENT_FIN) | life::acknowledged(packet.flags);
     if bits & !flow.state != 0 {
         // SAFETY: a live map value.
         unsafe { life::advance(flow, bits) };

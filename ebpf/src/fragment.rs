@@ -15,14 +15,14 @@ use crate::frame::Verdict;
 /// Handles the first fragment of a packet.
 #[inline(always)]
 pub fn fragment(tuple: &Tuple) -> Verdict {
-    if filter::maybe_service(&tuple.destination, tuple.destination_port) {
-        if let Some(flow) = find::<Flows>(tuple) {
-            // SAFETY: a live map value.
-            if unsafe { (*flow).flags } & flag::LOCAL == 0 {
-                return count::drop(Event::DropFragment);
-            }
-            count::event(Event::PassFragment);
+    if filter::maybe_service(&tuple.destination, tuple.destination_port)
+        && let Some(flow) = find::<Flows>(tuple)
+    {
+        // SAFETY: a live map value.
+        if unsafe { (*flow).flags } & flag::LOCAL == 0 {
+            return count::drop(Event::DropFragment);
         }
+        count::event(Event::PassFragment);
     } else if filter::maybe_backend(&tuple.source, tuple.source_port)
         && find::<Replies>(tuple).is_some()
     {

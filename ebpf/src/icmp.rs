@@ -84,11 +84,9 @@ fn translate(
     destination_port: u16,
 ) -> Option<Translation> {
     let back = flip(&inner.tuple(source_port, destination_port));
-    if filter::maybe_service(&Address::from_v4_word(inner.source), source_port) {
-        let Some(flow) = find::<Flows>(&back) else {
-            count::event(Event::IcmpUnmatched);
-            return None;
-        };
+    let of_service = filter::maybe_service(&Address::from_v4_word(inner.source), source_port);
+    // A bit of the filter may be another address's: then it is about a packet to a backend.
+    if of_service && let Some(flow) = find::<Flows>(&back) {
         // SAFETY: a live map value.
         let flow = unsafe { &*flow };
         if flow.flags & flag::LOCAL != 0 {
@@ -105,11 +103,21 @@ fn translate(
             inner_destination_port: flow.nat_port,
         });
     }
-    if !filter::maybe_backend(&Address::from_v4_word(inner.destination), destination_port) {
+    let of_backend =
+        filter::maybe_backend(&Address::from_v4_word(inner.destination), destination_port);
+    let reply = if of_backend {
+        find::<Replies>(&back)
+    } else {
+        None
+    };
+    let Some(reply) = reply else {
+        if of_service {
+            count::event(Event::IcmpUnmatched);
+        }
         return None;
-    }
+    };
     // SAFETY: a live map value.
-    let reply = unsafe { &*find::<Replies>(&back)? };
+    let reply = unsafe { &*reply };
     let service = SERVICE_INFO.get(reply.service)?;
     let vip = service.address.words[3];
     Some(Translation {
@@ -142,7 +150,7 @@ fn send(frame: &TcFrame, at: u32, outer: &Ipv4, inner: &Ipv4, new: &Translation)
     count::event(Event::IcmpTranslated);
     match route {
         Route::Ready => match frame.address(&hop) {
-            Some(()) => frame.send(hop.interface),
+            Some(()) => next_hop::send(frame, &hop),
             None => count::drop(Event::DropRewriteFailed),
         },
         Route::Unresolved {

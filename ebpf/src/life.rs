@@ -1,5 +1,8 @@
 //! The life of a flow: SYN, established, FIN from both sides, RST, closed; told to both halves, counted once.
 //!
+//! A flow that began with a SYN is established when its client acknowledges something. One that was adopted has sent
+//! nothing but what may have come out of the blue, so it is when its backend sends something that is no reset.
+//!
 //! `FLOWS` is the authority: whoever sets `CLOSED` there first counts it. The reply half carries a copy, because
 //! the NAT port's next claimant looks only there.
 //!
@@ -19,18 +22,32 @@ const FINS: u8 = state::CLIENT_FIN | state::BACKEND_FIN;
 #[inline(always)]
 pub const fn by_client(flags: u8, present: u8) -> u8 {
     let bits = changes(flags, present, state::CLIENT_FIN);
-    // The client acknowledges something, so somebody answered.
-    if flags & (tcp::ACK | tcp::RST | tcp::SYN) == tcp::ACK {
-        bits | state::ESTABLISHED
+    if present & state::SYN != 0 {
+        bits | acknowledged(flags)
     } else {
         bits
+    }
+}
+
+/// What it says that a client acknowledges something: somebody answered.
+#[inline(always)]
+pub const fn acknowledged(flags: u8) -> u8 {
+    if flags & (tcp::ACK | tcp::RST | tcp::SYN) == tcp::ACK {
+        state::ESTABLISHED
+    } else {
+        0
     }
 }
 
 /// The bits that a packet from the backend sets.
 #[inline(always)]
 pub const fn by_backend(flags: u8, present: u8) -> u8 {
-    changes(flags, present, state::BACKEND_FIN)
+    let bits = changes(flags, present, state::BACKEND_FIN);
+    if present & (state::SYN | state::ESTABLISHED) == 0 && flags & tcp::RST == 0 {
+        bits | state::ESTABLISHED
+    } else {
+        bits
+    }
 }
 
 #[inline(always)]

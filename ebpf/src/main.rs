@@ -16,6 +16,8 @@ fn main() {
 }
 
 #[cfg(target_arch = "bpf")]
+mod again;
+#[cfg(target_arch = "bpf")]
 mod atomic;
 #[cfg(target_arch = "bpf")]
 mod choose;
@@ -23,6 +25,8 @@ mod choose;
 mod clock;
 #[cfg(target_arch = "bpf")]
 mod count;
+#[cfg(target_arch = "bpf")]
+mod expire;
 #[cfg(target_arch = "bpf")]
 mod filter;
 #[cfg(target_arch = "bpf")]
@@ -76,6 +80,7 @@ mod program {
     use evenkeel_ebpf::packet::{Parsed, parse};
 
     use crate::clock;
+    use crate::expire::expire;
     use crate::filter;
     use crate::floor::floor;
     use crate::forward::forward;
@@ -108,6 +113,13 @@ mod program {
     #[xdp]
     pub fn ek_clock(_context: XdpContext) -> u32 {
         clock::calibrate();
+        xdp_action::XDP_PASS
+    }
+
+    /// Never attached: userspace runs it, see [`crate::expire`].
+    #[xdp]
+    pub fn ek_expire(context: XdpContext) -> u32 {
+        expire(&context);
         xdp_action::XDP_PASS
     }
 

@@ -5,8 +5,8 @@ use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, S
 use aya_ebpf::macros::btf_map;
 use evenkeel_ebpf::abi::{
     Backend, BackendIndex, Counters, DEFAULT_MAX_BACKENDS, DEFAULT_MAX_FLOWS, DEFAULT_MAX_SERVICES,
-    DEFAULT_MAX_UPSTREAMS, Event, Filter, Flow, MAX_NAT_SOURCES, MaglevTable, NextHop, Reply,
-    Service, ServiceInfo, ServiceKey, Settings, Slot, Tuple,
+    DEFAULT_MAX_UPSTREAMS, Event, Filter, Flow, MAX_NAT_SOURCES, MAX_XDP_PORTS, MaglevTable,
+    NextHop, Reply, Service, ServiceInfo, ServiceKey, Settings, Slot, Tuple,
 };
 use evenkeel_ebpf::http2::Work;
 use evenkeel_ebpf::table::{self, Bucket, Place, Ring};
@@ -116,6 +116,11 @@ pub static RING_POSITIONS: PerCpuArray<u32, 2> = PerCpuArray::new();
 /// Proxy -> backend packets' 5-tuple -> the stream counter of that upstream connection.
 #[btf_map]
 pub static UPSTREAMS: LruHashMap<Tuple, Flow, UPSTREAMS_MAX> = LruHashMap::new();
+
+/// Interfaces that take frames from XDP, by index: without a driver for it behind them, or a program at the far end of a veth
+/// pair, what is sent there vanishes, and no program learns of it.
+#[btf_map]
+pub static XDP_PORTS: HashMap<u32, u32, { MAX_XDP_PORTS as usize }> = HashMap::new();
 
 /// Backend index -> next hop, cached for a second per CPU.
 #[btf_map]

@@ -10,6 +10,7 @@ use evenkeel_ebpf::packet::Packet;
 use evenkeel_ebpf::select::{self, Ports, source};
 use evenkeel_ebpf::table::Place;
 
+use crate::atomic;
 use crate::flow_table::{
     Found, Inserted, Replies, Table as _, enter_filled, find_hashed, find_or_free, insert, renew,
     touch, value,
@@ -171,6 +172,11 @@ pub extern "C" fn ek_claim(packet: *const Packet) -> u32 {
     0
 }
 
+/// How long the flow of an entry that was never established must have been silent to lose its port: 2^33 ns, 8.6 s. A client
+/// has sent its SYN four times by then (after 1, 3 and 7 s, RFC 6298 section 5.5). Without this a flood of SYNs, most of
+/// which nobody ever answers or ends, would have all ports until userspace forgets it.
+const UNANSWERED: u64 = 1 << 33;
+
 /// True if the entry under `key` is now the one of `reply`'s flow.
 #[inline(always)]
 fn try_one(key: &Tuple, reply: &Reply, settings: &Settings, hold: u64) -> bool {
@@ -187,15 +193,21 @@ fn try_one(key: &Tuple, reply: &Reply, settings: &Settings, hold: u64) -> bool {
         },
     };
     // SAFETY: a live map value. Another processor may change it meanwhile: if it is closed, only one of us renews it.
-    let (same, closed, last_seen) = unsafe {
+    let (same, state, last_seen) = unsafe {
         let same = (*present).client == reply.client
             && (*present).client_port == reply.client_port
             && (*present).service == reply.service;
-        let closed = (*present).state & state::CLOSED != 0;
-        (same, closed, (*present).last_seen)
+        (same, (*present).state, (*present).last_seen)
     };
-    if !closed {
-        return same;
+    if state & state::CLOSED == 0 {
+        let silent = reply.last_seen.wrapping_sub(last_seen);
+        if same || state & state::ESTABLISHED != 0 || silent < UNANSWERED {
+            return same;
+        }
+        // Its flow finds out when its client comes again, see `pair`.
+        // SAFETY: a live map value.
+        unsafe { atomic::set_state(present, state::CLOSED) };
+        return renew::<Replies>(present, reply);
     }
     (same || reply.last_seen.wrapping_sub(last_seen) >= hold) && renew::<Replies>(present, reply)
 }

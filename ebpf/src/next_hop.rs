@@ -8,12 +8,12 @@ use aya_ebpf::bindings::{
     BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_PROHIBIT, BPF_FIB_LKUP_RET_SUCCESS,
     BPF_FIB_LKUP_RET_UNREACHABLE,
 };
-use evenkeel_ebpf::abi::{Event, NextHop, PROTOCOL_TCP};
+use evenkeel_ebpf::abi::{Event, NextHop, PROTOCOL_TCP, XDP_TAKES};
 use evenkeel_ebpf::packet::Packet;
 
 use crate::count;
 use crate::frame::{Frame, Refused, Rewrite, Verdict};
-use crate::maps::ROUTE;
+use crate::maps::{ROUTE, XDP_PORTS};
 
 /// `AF_INET`.
 const AF_INET: u8 = 2;
@@ -76,7 +76,7 @@ pub fn find<F: Frame>(
             *hop = NextHop {
                 tick,
                 mtu,
-                interface: ask.ifindex,
+                interface: ask.ifindex | takes_xdp(ask.ifindex),
                 destination: ask.dmac,
                 source: ask.smac,
             };
@@ -97,6 +97,22 @@ pub fn find<F: Frame>(
     }
 }
 
+/// [`XDP_TAKES`] if the interface takes frames from XDP.
+#[inline(always)]
+fn takes_xdp(interface: u32) -> u32 {
+    if XDP_PORTS.get_ptr(&interface).is_some() {
+        XDP_TAKES
+    } else {
+        0
+    }
+}
+
+/// Sends a packet by the interface of `hop`.
+#[inline(always)]
+pub fn send<F: Frame>(frame: &F, hop: &NextHop) -> Verdict {
+    frame.send(hop.interface & !XDP_TAKES)
+}
+
 /// How a packet that this hook finishes leaves.
 #[derive(Clone, Copy)]
 pub enum Ready {
@@ -104,6 +120,12 @@ pub enum Ready {
     Direct,
     /// Through the neighbour table.
     Neighbour { interface: u32, gateway: u32 },
+}
+
+/// Whether XDP can send to the next hop: back to where the packet came from, or by an interface that takes its frames.
+#[inline(always)]
+fn takes<F: Frame>(frame: &F, hop: &NextHop) -> bool {
+    hop.interface & XDP_TAKES != 0 || hop.interface == frame.interface()
 }
 
 /// Decides on a route: how the packet leaves, or what becomes of it instead.
@@ -115,6 +137,10 @@ pub fn decide<F: Frame>(
     route: &Route,
 ) -> Result<Ready, Verdict> {
     let (ready, mtu) = match *route {
+        Route::Ready if !F::LAST && !takes(frame, hop) => {
+            count::event(Event::PassNotByXdp);
+            return Err(Verdict::Pass);
+        }
         Route::Ready => (Ready::Direct, hop.mtu),
         Route::Unresolved {
             interface,
@@ -153,7 +179,7 @@ pub fn transmit<F: Frame>(
 ) -> Verdict {
     match ready {
         Ready::Direct => match frame.rewrite(packet, rewrite, Some(hop)) {
-            Ok(()) => frame.send(hop.interface),
+            Ok(()) => send(frame, hop),
             Err(Refused) => count::drop(Event::DropRewriteFailed),
         },
         Ready::Neighbour { interface, gateway } => match frame.rewrite(packet, rewrite, None) {

@@ -81,8 +81,8 @@ pub fn counter(packet: &Packet) -> Http2 {
 /// A packet on its way out.
 #[inline(always)]
 pub fn egress(frame: &TcFrame) {
-    // What came in before is forwarded, by us or by the stack.
-    if !frame.is_local() {
+    // What came in before is forwarded, by us or by the stack. What is tagged was seen on its VLAN interface.
+    if !frame.is_local() || frame.is_tagged() {
         return;
     }
     let Parsed::Tcp(packet) = parse(frame, frame.length()) else {

@@ -5,6 +5,7 @@
 //!    one.
 //! 3. The reply half is entered first, because it is the claim of the NAT port; then the flow.
 //! 4. Another processor may have been faster with the same flow: then its decision holds.
+//! 5. A SYN may come on a flow that is not over, from a client that began anew: see [`crate::again`].
 //!
 //! A SYN is nearly always of no flow, so it comes here before its flow is looked for: what takes longest of all that is done
 //! for it is the memory of two lines of the index, of the flow and of the reply. Both are on their way while it is written.
@@ -12,17 +13,17 @@
 //! A packet that is no SYN takes the same way (another balancer's flow after a change of routes, or an entry that
 //! was lost): the hash sends it to the backend it had, as long as the table is the same.
 
-use evenkeel_ebpf::abi::{Event, Flow, Settings, flag, state};
+use evenkeel_ebpf::abi::{Event, Flow, Settings, flag};
 use evenkeel_ebpf::packet::{Packet, tcp};
 use evenkeel_ebpf::table::WAYS;
 
+use crate::again::{begins_anew, ek_end, ek_renumber, is_over, is_renumbered};
 use crate::choose::{BACKEND, Destination, LOCAL, NONE, WRONG, ek_choose};
 use crate::count;
 use crate::flow_table::{
     Flows, Found, Inserted, Table as _, enter_filled, find_or_free, insert_at, renew, value,
 };
 use crate::halves::{Halves, flow};
-use crate::life;
 use crate::maps::{DRAFT, Draft, SETTINGS};
 use crate::nat::{claim_first, ek_claim};
 
@@ -44,6 +45,10 @@ const LEAVE: u64 = 2 << 32;
 const REFUSED: u64 = 3 << 32;
 /// It was not as simple as it nearly always is: [`ek_claim`] must claim first.
 const TAKEN: u64 = 4 << 32;
+/// It is a SYN on the flow in this slot, which is over by that: [`ek_end`] says so.
+const ANEW: u64 = 5 << 32;
+/// The same, and the flow is not over, but its stream counter has another beginning: [`ek_renumber`].
+const RENUMBERED: u64 = 6 << 32;
 
 /// What [`ek_record`] is told instead once [`ek_claim`] has claimed for it.
 const CLAIMED: u32 = 3;
@@ -70,6 +75,16 @@ pub fn open(packet: &Packet, hash: u64, last: bool, now: u64) -> Opened {
         chosen = LATER;
     }
     let mut opened = ek_record(packet, chosen);
+    match opened & !0xffff_ffff {
+        ANEW => {
+            ek_end(packet, opened as u32);
+            opened = ek_record(packet, chosen);
+        }
+        RENUMBERED => {
+            opened = ek_renumber(packet, opened as u32).into();
+        }
+        _ => {}
+    }
     if opened == TAKEN {
         if ek_claim(packet) == 0 {
             count::event(Event::DropNatPortsExhausted);
@@ -102,6 +117,8 @@ pub extern "C" fn ek_record(packet: *const Packet, chosen: u32) -> u64 {
         Recorded::NoService => NO_SERVICE,
         Recorded::Leave => LEAVE,
         Recorded::Taken => TAKEN,
+        Recorded::Anew(slot) => ANEW | u64::from(slot),
+        Recorded::Renumbered(slot) => RENUMBERED | u64::from(slot),
         Recorded::Refused(reason) => {
             count::number(reason);
             REFUSED
@@ -115,6 +132,8 @@ enum Recorded {
     NoService,
     Leave,
     Taken,
+    Anew(u32),
+    Renumbered(u32),
     /// The number of an event.
     Refused(u32),
 }
@@ -122,16 +141,24 @@ enum Recorded {
 /// See [`ek_record`].
 #[inline(always)]
 fn record(packet: &Packet, draft: &mut Draft, settings: &Settings, chosen: u32) -> Recorded {
-    let stray = !packet.opens() && packet.flags & tcp::RST != 0;
+    let stray = !packet.opens() && packet.flags & (tcp::RST | tcp::ACK) != tcp::ACK;
     let new = chosen == BACKEND && !stray;
     let halves = draft.halves.ours();
     if new {
         halves.write(packet, draft);
     }
     let found = match find_or_free::<Flows>(&packet.tuple, &draft.place) {
-        Some(Found::Entry(slot)) if !is_over(packet, slot) => {
+        Some(Found::Entry(slot)) if !is_over(slot) => {
             halves.discard();
-            return Recorded::Flow(slot);
+            return if !packet.opens() {
+                Recorded::Flow(slot)
+            } else if begins_anew(draft, slot, new) {
+                Recorded::Anew(slot)
+            } else if is_renumbered(packet, slot) {
+                Recorded::Renumbered(slot)
+            } else {
+                Recorded::Flow(slot)
+            };
         }
         Some(found) => found,
         None => {
@@ -213,22 +240,6 @@ fn recorded(packet: &Packet, draft: &Draft, inserted: &Inserted) -> Recorded {
         }
         Inserted::Present(slot) => Recorded::Flow(slot),
         Inserted::Refused => Recorded::Refused(Event::DropFlowTable as u32),
-    }
-}
-
-/// Whether the flow in a slot is over: closed, or moved and its client comes again from the same port, which closes it.
-#[inline(always)]
-fn is_over(packet: &Packet, slot: u32) -> bool {
-    let Some(flow) = value::<Flows>(slot) else {
-        return false;
-    };
-    // SAFETY: a live map value.
-    unsafe {
-        if packet.opens() && (*flow).flags & flag::MOVED != 0 {
-            life::advance(flow, state::CLOSED);
-            return true;
-        }
-        (*flow).state & state::CLOSED != 0
     }
 }
 

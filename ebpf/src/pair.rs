@@ -7,7 +7,7 @@
 //! busy flow is spared that lookup: with a million flows it would be what costs most.
 
 use evenkeel_ebpf::abi::{
-    Backend, Event, Flow, NextHop, Reply, ServiceInfo, Tuple, forwarding, state,
+    Backend, Event, Flow, NextHop, Reply, ServiceInfo, Tuple, flag, forwarding, state,
 };
 use evenkeel_ebpf::select;
 
@@ -15,6 +15,7 @@ use crate::atomic;
 use crate::clock;
 use crate::count;
 use crate::flow_table::{Flows, Inserted, Replies, Table, find, insert, value};
+use crate::life;
 use crate::maps::{BACKENDS, DRAFT, NAT_SOURCES, SETTINGS};
 
 /// The key of the reply half of a flow.
@@ -50,12 +51,24 @@ pub fn flow_key(reply: &Reply, service: &ServiceInfo) -> Tuple {
 
 /// The reply half of `flow`, put back if it is gone.
 #[inline(always)]
-pub fn reply_of(client: &Tuple, flow: &Flow, backend: &Backend, now: u64) -> Option<*mut Reply> {
+pub fn reply_of(
+    client: &Tuple,
+    flow: &mut Flow,
+    backend: &Backend,
+    now: u64,
+) -> Option<*mut Reply> {
     let key = reply_key(client, flow, backend)?;
     if let Some(reply) = find::<Replies>(&key) {
-        // SAFETY: a live map value.
-        unsafe { (*reply).last_seen = now };
-        return Some(reply);
+        // SAFETY: live map values, both.
+        unsafe {
+            if is_of(&*reply, client, flow) {
+                (*reply).last_seen = now;
+                return Some(reply);
+            }
+            // While this one was silent its port was given to another: it is over.
+            life::advance(flow, state::CLOSED);
+        }
+        return None;
     }
     // SAFETY: this processor's only value, and nothing else of ours runs on it meanwhile.
     let reply = unsafe { &mut (*DRAFT.get_ptr_mut(0)?).reply };
@@ -77,6 +90,14 @@ pub fn reply_of(client: &Tuple, flow: &Flow, backend: &Backend, now: u64) -> Opt
     put_back::<Replies>(&key, reply)
 }
 
+/// Whether `reply` is the other half of `flow`.
+#[inline(always)]
+fn is_of(reply: &Reply, client: &Tuple, flow: &Flow) -> bool {
+    reply.client == client.source
+        && reply.client_port == client.source_port
+        && reply.service == u32::from(flow.service)
+}
+
 /// Sets `bits` in the reply half of `flow`, if it is there.
 #[inline(always)]
 pub fn end_reply(client: &Tuple, flow: &Flow, bits: u8) {
@@ -85,17 +106,30 @@ pub fn end_reply(client: &Tuple, flow: &Flow, bits: u8) {
     };
     if let Some(reply) = reply_key(client, flow, backend).and_then(|key| find::<Replies>(&key)) {
         // SAFETY: a live map value.
-        unsafe { atomic::set_state(reply, bits) };
+        unsafe {
+            if is_of(&*reply, client, flow) {
+                atomic::set_state(reply, bits);
+            }
+        }
     }
 }
 
-/// The client's half of `reply`, put back if it is gone. `nat_port`: the port that the backend answered to.
+/// The client's half of `reply`, put back if it is gone; `None` if its client has another flow by now. `nat_port`: the port
+/// that the backend answered to.
 #[inline(always)]
 pub fn flow_of(reply: &Reply, service: &ServiceInfo, nat_port: u16, now: u64) -> Option<*mut Flow> {
     let key = flow_key(reply, service);
     if let Some(flow) = find::<Flows>(&key) {
         // SAFETY: a live map value.
-        unsafe { (*flow).last_seen = now };
+        unsafe {
+            let same = (*flow).backend == reply.backend
+                && (*flow).nat_port == nat_port
+                && (*flow).flags & flag::LOCAL == 0;
+            if !same {
+                return None;
+            }
+            (*flow).last_seen = now;
+        }
         return Some(flow);
     }
     // SAFETY: this processor's only value, and nothing else of ours runs on it meanwhile.

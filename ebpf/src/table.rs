@@ -231,7 +231,8 @@ pub const fn is_used(bits: u8) -> bool {
 }
 
 /// How dear an entry is; where there is no room, the one with the lowest rank goes. What is closed is over; what was never
-/// established is what a SYN flood is made of (RFC 4987); of the rest the one silent for longest.
+/// established is what a flood of SYNs (RFC 4987), or of other segments out of the blue, is made of; of the rest the one
+/// silent for longest.
 ///
 /// Never [`NOBODY`].
 #[inline(always)]
@@ -239,7 +240,7 @@ pub const fn is_used(bits: u8) -> bool {
 pub fn rank(bits: u8, last_seen: u64) -> u64 {
     // Arithmetic, not branches: the verifier would follow every combination of sixteen of them.
     let bit = |mask: u8| u64::from(bits >> mask.trailing_zeros() & 1);
-    let opening = bit(state::SYN) & (bit(state::ESTABLISHED) ^ 1);
+    let opening = bit(state::ESTABLISHED) ^ 1;
     let kind = (2 - opening) * (bit(state::CLOSED) ^ 1);
     // 2^60 ns are 36 years since boot.
     kind << 60 | last_seen & ((1 << 60) - 1)

@@ -99,8 +99,18 @@ impl Frame for TcFrame {
 
     #[inline(always)]
     fn passage(&self, packet: &Packet) -> Passage {
-        // SAFETY: a field of the program's own context.
-        let segments = u64::from(unsafe { (*self.0.skb.skb).gso_segs }).max(1);
+        // SAFETY: fields of the program's own context.
+        let (segments, size) = unsafe {
+            let skb = self.0.skb.skb;
+            (u64::from((*skb).gso_segs), u64::from((*skb).gso_size))
+        };
+        // From a guest's or tunnel's device the number is not known yet (SKB_GSO_DODGY, include/linux/virtio_net.h).
+        let segments = if segments == 0 && size != 0 {
+            u64::from(packet.payload_length).div_ceil(size)
+        } else {
+            segments
+        }
+        .max(1);
         // Every segment has headers of its own on the wire.
         let headers = (segments - 1) * u64::from(packet.headers());
         Passage {

@@ -45,7 +45,8 @@ pub enum Event {
     /// Dropped: the first fragment of a packet for a flow on a backend. The stack would put it together and
     /// answer with a reset.
     DropFragment = 19,
-    /// Dropped: a reset that belongs to no flow, so that nobody waits for it.
+    /// Dropped: a segment that belongs to no flow and begins none: a reset, for which nobody waits, or one without ACK, which
+    /// every host drops (RFC 9293 section 3.10.7.4).
     DropNoFlow = 20,
     /// A segment was not walked: another processor worked on the flow for longer than the walker waits.
     WalkerBusy = 21,
@@ -58,11 +59,16 @@ pub enum Event {
     UpstreamAdopted = 24,
     /// Passed to the stack, which resets it: a packet of a flow that is moved from its backend to the proxy.
     PassMoved = 25,
+    /// A flow was forgotten that was not closed: it was silent for `flows.idle_timeout`, or never got as far as being
+    /// established (or is half closed, or on a removed backend) and was for `flows.transitory_timeout`.
+    FlowExpired = 26,
+    /// Passed from XDP to TC, which forwards it: the interface that it leaves by takes no frames from XDP.
+    PassNotByXdp = 27,
 }
 
 impl Event {
     /// Number of entries of `EVENTS`.
-    pub const COUNT: u32 = 26;
+    pub const COUNT: u32 = 28;
     /// Names in order of the value, as shown by `evenkeel status`.
     pub const NAMES: [&'static str; Self::COUNT as usize] = [
         "drop_malformed",
@@ -91,5 +97,7 @@ impl Event {
         "reply_evicted",
         "upstream_adopted",
         "pass_moved",
+        "flow_expired",
+        "pass_not_by_xdp",
     ];
 }

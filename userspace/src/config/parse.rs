@@ -152,7 +152,16 @@ fn flows<'a>(reader: &mut Reader<'a>, root: &Section<'a>) -> Flows {
     let Some(section) = reader.table(root, "flows") else {
         return flows;
     };
-    reader.only(&section, &["max", "closed_hold", "count_streams"]);
+    reader.only(
+        &section,
+        &[
+            "max",
+            "closed_hold",
+            "idle_timeout",
+            "transitory_timeout",
+            "count_streams",
+        ],
+    );
     let max = Kind {
         allowed: "an integer from 1024 to 67108864 (each flow takes about 300 bytes of kernel memory)",
         read: &values::integer(1024..=1 << 26),
@@ -162,6 +171,18 @@ fn flows<'a>(reader: &mut Reader<'a>, root: &Section<'a>) -> Flows {
     }
     if let Some(held) = hold(reader, &section, "closed_hold") {
         flows.closed_hold = held;
+    }
+    let timeout = Kind {
+        allowed: "a duration from \"20s\" to \"30days\", such as \"4m\" or \"124m\"",
+        read: &values::duration(Duration::from_secs(20)..=Duration::from_secs(30 * 86_400)),
+    };
+    for (key, field) in [
+        ("idle_timeout", &mut flows.idle_timeout),
+        ("transitory_timeout", &mut flows.transitory_timeout),
+    ] {
+        if let Some(found) = reader.optional(&section, key, &timeout) {
+            *field = found.value;
+        }
     }
     let truth = Kind {
         allowed: "true, false",

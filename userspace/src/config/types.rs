@@ -177,6 +177,10 @@ pub struct Flows {
     pub max: u32,
     /// How long a closed flow stays in the table, and keeps its NAT port where ports are scarce.
     pub closed_hold: Duration,
+    /// How long an established flow may be silent before it is forgotten, and its NAT port is free.
+    pub idle_timeout: Duration,
+    /// The same for one that was never established, is half closed, or is on a removed backend.
+    pub transitory_timeout: Duration,
     /// Whether HTTP/2 streams are counted.
     pub count_streams: bool,
 }
@@ -186,6 +190,9 @@ impl Default for Flows {
         Self {
             max: 1 << 20,
             closed_hold: Duration::from_secs(1),
+            // The least that RFC 5382 (REQ-5) lets a NAT wait for: two hours are the usual interval of TCP keepalives.
+            idle_timeout: Duration::from_secs(124 * 60),
+            transitory_timeout: Duration::from_secs(4 * 60),
             count_streams: true,
         }
     }

@@ -49,6 +49,8 @@ pub(super) fn options(config: &Config) -> Options {
         nat_ports: config.nat.ports.clone(),
         closed_hold: config.flows.closed_hold,
         port_hold: config.nat.port_hold,
+        idle_timeout: config.flows.idle_timeout,
+        transitory_timeout: config.flows.transitory_timeout,
         count_streams: config.flows.count_streams,
         tc_attach: TcAttach::Auto,
     }
@@ -165,6 +167,10 @@ impl Plane for Kernel {
     fn warm(&mut self) -> Result<(), PlaneError> {
         let warmed = self.datapath.warm_neighbours();
         warmed.map(|_| ()).map_err(PlaneError::new)
+    }
+
+    fn tend_interfaces(&mut self) -> Result<(), PlaneError> {
+        self.datapath.tend_interfaces().map_err(PlaneError::new)
     }
 
     fn move_flows(&mut self, service: SocketAddr) -> u64 {

@@ -99,6 +99,11 @@ pub trait Plane: Send {
     /// # Errors
     /// The kernel refused.
     fn warm(&mut self) -> Result<(), PlaneError>;
+    /// Attaches to interfaces that were made anew, and looks at what they can do by now.
+    ///
+    /// # Errors
+    /// An interface is gone, or the kernel refused.
+    fn tend_interfaces(&mut self) -> Result<(), PlaneError>;
     /// Has the clients of a service reset whose flows are on backends, so that they come again; returns how many there are.
     fn move_flows(&mut self, service: SocketAddr) -> u64;
     /// Where a flow of `client` to `service` goes.

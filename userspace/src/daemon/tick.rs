@@ -53,6 +53,8 @@ impl State {
         }
         if now >= self.periodic.warm {
             self.periodic.warm = now + WARM_EVERY;
+            let tended = self.plane.tend_interfaces();
+            self.note("interfaces", "an interface is not attached to", tended);
             let warmed = self.plane.warm();
             self.note("neighbours", "neighbours cannot be resolved ahead", warmed);
             let mut l7 = self

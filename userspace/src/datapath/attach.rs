@@ -48,7 +48,7 @@ pub(super) fn attach_all(
 ) -> Result<Vec<Attachment>, DatapathError> {
     let indexes = interfaces
         .iter()
-        .map(|interface| index_of(&interface.name))
+        .map(|interface| ethernet(&interface.name))
         .collect::<Result<Vec<_>, _>>()?;
     let mut attacher = Attacher {
         ebpf,
@@ -199,6 +199,25 @@ impl Attacher<'_> {
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+}
+
+/// What kind of packets the programs read: Ethernet, and the loopback's, which look alike.
+const ETHERNET: [u16; 2] = [1, 772];
+
+/// Index of an interface whose packets have an Ethernet header; an error for any other, whose packets the programs would
+/// take for something else.
+pub(super) fn ethernet(name: &str) -> Result<u32, DatapathError> {
+    let index = index_of(name)?;
+    let kind = super::neighbours::interface_kind(index);
+    let kind = kind.map_err(|source| DatapathError::Netlink {
+        action: "ask for an interface",
+        source,
+    })?;
+    if ETHERNET.contains(&kind) {
+        Ok(index)
+    } else {
+        Err(DatapathError::NotEthernet(name.to_owned()))
     }
 }
 

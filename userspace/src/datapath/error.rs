@@ -34,7 +34,7 @@ pub enum DatapathError {
     },
     /// The interface carries something else than Ethernet frames.
     #[error(
-        "interface {0:?} carries no Ethernet frames (a tunnel?): observe the interface that its packets leave by, or \
+        "interface {0:?} carries no Ethernet frames (a tunnel?): name the interface that its packets leave by, or observe \
          those of the hosts behind it"
     )]
     NotEthernet(String),

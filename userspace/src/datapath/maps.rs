@@ -33,6 +33,7 @@ pub(super) struct Maps {
     pub(super) flows: FlowTable<Flow>,
     pub(super) replies: FlowTable<Reply>,
     pub(super) upstreams: HashMap<MapData, Tuple, Flow>,
+    pub(super) xdp_ports: HashMap<MapData, u32, u32>,
     pub(super) next_hops: PerCpuArray<MapData, NextHop>,
     pub(super) service_counts: PerCpuArray<MapData, Counters>,
     pub(super) backend_counts: PerCpuArray<MapData, Counters>,
@@ -57,6 +58,7 @@ impl Maps {
             flows: flow_table(ebpf, "FLOW_INDEX", "FLOWS")?,
             replies: flow_table(ebpf, "REPLY_INDEX", "REPLIES")?,
             upstreams: take(ebpf, "UPSTREAMS")?,
+            xdp_ports: take(ebpf, "XDP_PORTS")?,
             next_hops: take(ebpf, "NEXT_HOPS")?,
             service_counts: take(ebpf, "SERVICE_COUNTS")?,
             backend_counts: take(ebpf, "BACKEND_COUNTS")?,
@@ -130,7 +132,7 @@ where
 }
 
 /// Names of the maps, all pinned: a restart finds every one of them again.
-pub(super) const NAMES: [&str; 21] = [
+pub(super) const NAMES: [&str; 22] = [
     "SETTINGS",
     "FILTERS",
     "SERVICES",
@@ -147,6 +149,7 @@ pub(super) const NAMES: [&str; 21] = [
     "RINGS",
     "RING_POSITIONS",
     "UPSTREAMS",
+    "XDP_PORTS",
     "NEXT_HOPS",
     "SERVICE_COUNTS",
     "BACKEND_COUNTS",

@@ -10,6 +10,7 @@ pub mod capabilities;
 mod clock;
 mod counters;
 mod error;
+mod expire;
 mod explain;
 mod flows;
 mod load;
@@ -23,6 +24,7 @@ mod options;
 mod pins;
 mod place;
 mod plan;
+mod ports;
 pub mod preflight;
 mod probe;
 mod slots;
@@ -66,6 +68,8 @@ pub struct Datapath {
     pins: Pins,
     options: Options,
     attachments: Vec<Attachment>,
+    /// Indexes of the interfaces of the options when they were attached to; none for one that was not there.
+    attached_to: Vec<Option<u32>>,
     indexes: Indexes,
     /// By service index.
     tables: HashMap<u32, Installed>,
@@ -77,6 +81,8 @@ pub struct Datapath {
     applied: Vec<ServiceTable>,
     /// Not before this is the flow table read for a sweep again.
     next_scan: Option<Instant>,
+    /// When the flow table is looked through for flows that were silent for too long.
+    next_expiry: Instant,
     /// Flows opened and closed at the last sweep.
     swept_turnover: (u64, u64),
     /// The last sweep left closed flows behind, or there was none yet.
@@ -162,6 +168,8 @@ impl Datapath {
         };
         maps.settings.set(0, settings, 0).map_err(wrong)?;
         clock::calibrate(&mut ebpf)?;
+        // Later it could no longer be loaded: see `capabilities`.
+        expire::load(&mut ebpf)?;
         Ok((ebpf, maps, settings))
     }
 
@@ -208,6 +216,7 @@ impl Datapath {
             pins,
             options: options.clone(),
             attachments,
+            attached_to: Vec::new(),
             indexes,
             tables: HashMap::new(),
             maglev_pin,
@@ -215,9 +224,12 @@ impl Datapath {
             sourceless: Vec::new(),
             applied: Vec::new(),
             next_scan: None,
+            next_expiry: Instant::now(),
             swept_turnover: (0, 0),
             sweep_again: true,
         };
+        datapath.attached_to = datapath.interface_indexes();
+        datapath.find_ports()?;
         if adopted {
             datapath.maps.flows.recover(settings.seed);
             datapath.maps.replies.recover(settings.seed);
@@ -235,7 +247,8 @@ impl Datapath {
             self.options.tc_attach,
         )?;
         self.options.interfaces = interfaces.to_vec();
-        Ok(())
+        self.attached_to = self.interface_indexes();
+        self.find_ports()
     }
 
     /// Hands connections of `l7` services to this listening socket (or its SO_REUSEPORT group). The kernel forgets it

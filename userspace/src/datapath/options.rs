@@ -75,6 +75,10 @@ pub struct Options {
     pub closed_hold: Duration,
     /// How long a closed flow keeps its NAT port while there are others.
     pub port_hold: Duration,
+    /// How long an established flow may be silent before it is forgotten.
+    pub idle_timeout: Duration,
+    /// The same for one that was never established, is half closed, or is on a removed backend.
+    pub transitory_timeout: Duration,
     /// Whether HTTP/2 streams are counted.
     pub count_streams: bool,
     /// How TC programs are attached.
@@ -94,6 +98,9 @@ impl Default for Options {
             closed_hold: Duration::from_secs(1),
             // TCP_TIMEWAIT_LEN of Linux (include/net/tcp.h): the backend may remember the connection for so long.
             port_hold: Duration::from_secs(60),
+            // The least that RFC 5382 (REQ-5) lets a NAT wait for.
+            idle_timeout: Duration::from_secs(124 * 60),
+            transitory_timeout: Duration::from_secs(4 * 60),
             count_streams: true,
             tc_attach: TcAttach::Auto,
         }

@@ -9,6 +9,7 @@ use evenkeel_ebpf::abi::{Flow, Reply, Slot};
 use evenkeel_ebpf::table::{self, Bucket};
 use serde::{Deserialize, Serialize};
 
+use super::DatapathError;
 use super::attach::index_of;
 use super::{
     HookChoice, InterfaceSpec, Options, XdpMode, capabilities, nat, pins, probe, xdp_features,
@@ -112,6 +113,10 @@ fn interface(wanted: &InterfaceSpec, known: &[String]) -> Finding {
     if !known.contains(&wanted.name) {
         let remedy = format!("name one of: {}", known.join(", "));
         return Finding::new(&name, Status::Fail, "does not exist here", remedy);
+    }
+    if let Err(error @ DatapathError::NotEthernet(_)) = super::attach::ethernet(&wanted.name) {
+        let remedy = "name the interface that its packets leave by";
+        return Finding::new(&name, Status::Fail, error.to_string(), remedy);
     }
     let natively = wanted.hook == HookChoice::Xdp && wanted.xdp_mode == XdpMode::Native;
     match takes_xdp(&wanted.name) {

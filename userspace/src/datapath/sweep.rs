@@ -1,5 +1,5 @@
-//! Freeing what is over: closed flows early (the table would keep them until it is full), and the indexes of removed
-//! services and backends once no flow refers to them.
+//! Freeing what is over: closed flows early (the table would keep them until it is full), those that were silent for too long
+//! ([`super::expire`]), and the indexes of removed services and backends once no flow refers to them.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use evenkeel_ebpf::table::Entry;
 use serde::Serialize;
 
 use super::flows::{now, read};
-use super::table::FlowTable;
+use super::table::{FlowTable, Held};
 use super::{Datapath, DatapathError, clock};
 
 /// Scans that take no longer than this are done whenever they are asked for.
@@ -29,6 +29,8 @@ pub struct SweepReport {
     pub flows: u64,
     /// Closed flows removed, connections of the local proxy included.
     pub removed: u64,
+    /// Flows closed because they were silent for too long; most of them are among the removed.
+    pub expired: u64,
     /// Closed flows that are younger than `closed_hold`.
     pub held: u64,
     /// Indexes of removed services and backends that are free again.
@@ -61,7 +63,8 @@ impl Datapath {
         }
         let turnover = self.turnover()?;
         let retired = self.retired();
-        let quiet = turnover == self.swept_turnover && !self.sweep_again && !retired;
+        let due = self.expiry_is_due();
+        let quiet = turnover == self.swept_turnover && !self.sweep_again && !retired && !due;
         let start = Instant::now();
         if quiet || self.next_scan.is_some_and(|next| start < next) {
             return Ok(SweepReport::default());
@@ -75,15 +78,26 @@ impl Datapath {
             scanned: true,
             ..SweepReport::default()
         };
+        let silence = self.silence();
+        if due {
+            report.expired = self.expire(&silence)?;
+        }
         // Of one that was moved the client's resets still go to its backend.
-        let flows = sweep_table(&self.maps.flows, self.settings.seed, |flow| {
-            if flow.flags & flag::MOVED == 0 {
-                limit
-            } else {
-                port_limit
-            }
+        let seed = self.settings.seed;
+        let flows = sweep_table(&self.maps.flows, seed, |held| {
+            let moved = || held.slot().value.flags & flag::MOVED != 0;
+            held.state() & state::CLOSED != 0
+                && held.last_seen() <= limit
+                && (held.last_seen() <= port_limit || !moved())
         });
-        let replies = sweep_table(&self.maps.replies, self.settings.seed, |_| port_limit);
+        let replies = sweep_table(&self.maps.replies, seed, |held| {
+            let (bits, last_seen) = (held.state(), held.last_seen());
+            if bits & state::CLOSED != 0 {
+                return last_seen <= port_limit;
+            }
+            silence.is_long(bits, last_seen)
+                && silence.ends(bits, last_seen, Some(held.slot().value.backend))
+        });
         let upstreams = sweep_upstreams(&mut self.maps.upstreams, limit)?;
         report.flows = flows.kept;
         report.removed = flows.removed + upstreams.removed;
@@ -225,17 +239,15 @@ impl Swept {
     }
 }
 
-/// Removes what closed before the `limit` that it has.
+/// Removes what is `over`.
 fn sweep_table<V: aya::Pod + Entry>(
     table: &FlowTable<V>,
     seed: u64,
-    limit: impl Fn(&V) -> u64,
+    over: impl Fn(&Held<'_, V>) -> bool,
 ) -> Swept {
     let mut swept = Swept::default();
     let removed = table.remove_where(seed, |held| {
-        // What is open is nearly all there is, and need not be copied.
-        let closed = held.state() & state::CLOSED != 0;
-        let over = closed && held.last_seen() <= limit(&held.slot().value);
+        let over = over(held);
         if !over {
             swept.keep(held.state());
         }

@@ -103,6 +103,15 @@ impl<V: Pod + Entry> FlowTable<V> {
         removed
     }
 
+    /// The slots whose entries are as `which` says, each with the time when a packet was last seen.
+    pub fn slots_where(&self, mut which: impl FnMut(&Held<'_, V>) -> bool) -> Vec<(u32, u64)> {
+        let found = (0..).zip(self.used()).filter_map(|(number, words)| {
+            let held = Held::of(words).filter(&mut which)?;
+            Some((number, held.last_seen()))
+        });
+        found.collect()
+    }
+
     /// Sets `bits` in the word with the state of the entries that `which` says; returns how many.
     pub fn mark_where(&self, bits: u64, mut which: impl FnMut(&Held<'_, V>) -> bool) -> u64 {
         let mut marked = 0;

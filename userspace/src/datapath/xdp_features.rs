@@ -15,6 +15,7 @@ const NETDEV_A_DEV_IFINDEX: u16 = 1;
 const NETDEV_A_DEV_XDP_FEATURES: u16 = 3;
 const XDP_ACT_BASIC: u64 = 1 << 0;
 const XDP_ACT_REDIRECT: u64 = 1 << 1;
+const XDP_ACT_NDO_XMIT: u64 = 1 << 2;
 /// Bytes of `struct genlmsghdr`.
 const GENERIC_HEADER: usize = 4;
 
@@ -27,6 +28,12 @@ impl Features {
     pub(super) fn native(self) -> bool {
         const NEEDED: u64 = XDP_ACT_BASIC | XDP_ACT_REDIRECT;
         self.0 & NEEDED == NEEDED
+    }
+
+    /// Whether it sends what XDP programs of other interfaces redirect to it. Of a veth pair the kernel sets this while the far
+    /// end takes such frames (a program, or GRO).
+    pub(super) fn takes_frames(self) -> bool {
+        self.0 & XDP_ACT_NDO_XMIT != 0
     }
 }
 

@@ -156,6 +156,30 @@ fn a_removed_service_keeps_its_flows_until_they_end_and_the_sweep_frees_them() {
 }
 
 #[test]
+fn a_flow_that_was_silent_for_too_long_is_forgotten_and_goes_on_if_it_was_only_silent() {
+    let lab = Lab::new();
+    let mut datapath = open(&Options {
+        idle_timeout: Duration::ZERO,
+        port_hold: Duration::ZERO,
+        closed_hold: Duration::ZERO,
+        ..lab.options()
+    });
+    datapath.apply(&[echo_service()]).expect("a valid table");
+    let mut echo = Echo::connect(&lab);
+    // A tick or some: the clock of the data path knows nothing shorter.
+    std::thread::sleep(Duration::from_millis(50));
+    let swept = datapath.sweep().expect("sweep");
+    assert_eq!((swept.expired, swept.removed, swept.flows), (1, 1, 0));
+    let counters = datapath.counters().expect("counters");
+    assert!(counters.events.contains(&("flow_expired", 1)));
+    assert!(counters.services.iter().all(|(_, it)| it.open() == 0));
+    // Recorded anew: the hash has the backend and the port that it had.
+    echo.exchange();
+    assert_eq!(datapath.flows().expect("flows").len(), 1);
+    datapath.detach().expect("detach");
+}
+
+#[test]
 fn removed_backends_are_released_by_the_sweep_and_their_slots_reused() {
     let lab = Lab::new();
     let mut datapath = open(&Options {

@@ -81,6 +81,10 @@ impl Plane for Fake {
         Ok(())
     }
 
+    fn tend_interfaces(&mut self) -> Result<(), PlaneError> {
+        Ok(())
+    }
+
     fn warm(&mut self) -> Result<(), PlaneError> {
         Ok(())
     }

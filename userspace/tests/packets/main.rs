@@ -3,7 +3,9 @@
 //! Each test has maps of its own and runs the programs by `BPF_PROG_TEST_RUN` in a network namespace of its own,
 //! where the routes and neighbours are real. Needs root and the BPF program; fails without them and says so.
 
+mod again;
 mod clock;
+mod expire;
 #[path = "../datapath/lab.rs"]
 #[allow(dead_code, reason = "the data path's tests use all of it")]
 mod lab;

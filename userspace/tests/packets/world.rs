@@ -130,6 +130,7 @@ impl World {
             Hook::Egress => "ek_egress",
         });
         world.load("ek_clock");
+        world.load("ek_expire");
         // 250 Hz: which one does not matter to a test that knows no other clock.
         world.keep_time(4_000_000);
         world
@@ -141,11 +142,34 @@ impl World {
         let old = map.get(&0, 0).expect("SETTINGS");
         let settings = Settings { tick_ns, ..old };
         map.set(0, settings, 0).expect("SETTINGS");
-        let program = self.ebpf.program("ek_clock").expect("ek_clock");
+        self.run("ek_clock", &[0; 64]);
+    }
+
+    /// Closes the flows of this list.
+    pub fn expire(&self, list: &[u8]) {
+        self.run("ek_expire", list);
+    }
+
+    /// Makes interfaces such that XDP cannot send by them.
+    pub fn take_xdp_from_interfaces(&mut self) {
+        let port = self.interface();
+        let removed = self.hash::<u32, u32>("XDP_PORTS").remove(&port);
+        removed.expect("it was there");
+    }
+
+    /// Index of the interface that packets leave by.
+    fn interface(&self) -> u32 {
+        // `2: ekd0@ekd1: …`; /sys would show the namespace that it was mounted in.
+        let link = run("ip", &["-o", "link", "show", "dev", "ekd0"]);
+        let index = link.split(':').next().expect("something");
+        index.parse().expect("a number")
+    }
+
+    fn run(&self, name: &str, frame: &[u8]) {
+        let program = self.ebpf.program(name).expect("a program of this name");
         let program: &Xdp = program.try_into().expect("an XDP program");
-        let frame = [0; 64];
         let options = TestRunOptions {
-            data_in: Some(&frame),
+            data_in: Some(frame),
             ..TestRunOptions::new()
         };
         program.test_run(options).expect("the kernel runs it");
@@ -242,6 +266,10 @@ impl World {
         self.array("NAT_SOURCES")
             .set(0, address(NAT_SOURCE), 0)
             .expect("NAT_SOURCES");
+        let port = self.interface();
+        self.hash::<u32, u32>("XDP_PORTS")
+            .insert(port, 1, 0)
+            .expect("XDP_PORTS");
         let backend = Backend {
             address: address(BACKEND.0),
             port: BACKEND.1.to_be(),

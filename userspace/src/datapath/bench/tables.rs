@@ -9,10 +9,10 @@ use evenkeel_ebpf::abi::{
 };
 use evenkeel_ebpf::http2;
 
-use super::super::DatapathError;
-use super::super::clock;
+use super::super::attach::index_of;
 use super::super::flows::now;
 use super::super::maps::Maps;
+use super::super::{DatapathError, clock, neighbours};
 use super::frame::{self, FIRST_SEQUENCE};
 use super::{NAT_SOURCE, PORT, SERVICE};
 
@@ -67,6 +67,12 @@ pub(super) fn fill(maps: &mut Maps, route: Ipv4Addr, size: Size) -> Result<(), D
     maps.nat_sources
         .set(0, address(NAT_SOURCE), 0)
         .map_err(DatapathError::map("NAT_SOURCES"))?;
+    // Whether it leaves is not measured.
+    for name in neighbours::interfaces().unwrap_or_default() {
+        maps.xdp_ports
+            .insert(index_of(&name)?, 1, 0)
+            .map_err(DatapathError::map("XDP_PORTS"))?;
+    }
     let mut backends = Filter { words: [0; _] };
     for index in 0..size.backends {
         let port = backend_port(index.into());
