@@ -97,7 +97,7 @@ impl Facts {
         }
         if quick {
             facts.notes.push(
-                "a quick run: fewer points and rounds than a full one, so wider intervals"
+                "a quick run: fewer points and rounds than a full one, so less sure intervals"
                     .to_owned(),
             );
         }

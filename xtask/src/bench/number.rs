@@ -24,11 +24,11 @@ pub fn number(value: f64, digits: usize) -> String {
     format!("{sign}{grouped}{point}{fraction}")
 }
 
-/// The 95 % interval of `measured`, if it was measured more than once and the digits shown can tell its ends apart.
+/// The interval of `measured`, if the digits shown can tell its ends apart; what was measured once has none.
 #[must_use]
 pub fn interval(measured: &Measured, digits: usize) -> Option<String> {
     let [low, high] = [measured.low, measured.high].map(|end| number(end, digits));
-    (measured.samples.len() > 1 && low != high).then(|| format!("{low} to {high}"))
+    (low != high).then(|| format!("{low} to {high}"))
 }
 
 /// What stands in `cell`, in words: figures with their interval, and for what is not there the reason.

@@ -4,9 +4,11 @@
 //! the tables on the terminal, `report.html`, the Markdown tables, the CSV files and the README's figures are all
 //! made from that file, so that no two of them can disagree.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
-use super::stats::interval;
+use super::stats::{self, interval};
 
 /// Everything that one run of one scenario found.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -98,11 +100,12 @@ pub enum Cell {
 pub struct Measured {
     /// The middle one.
     pub median: f64,
-    /// Lower end of the interval that holds the true median 95 times in 100.
+    /// Lower end of the interval that holds the true median at least 95 times in 100; of fewer than six samples, the
+    /// least of them.
     pub low: f64,
     /// Upper end of that interval.
     pub high: f64,
-    /// What was measured, in the order of the runs.
+    /// What was measured, in the order of the runs; nothing where the figure was computed.
     pub samples: Vec<f64>,
 }
 
@@ -177,6 +180,35 @@ pub struct Claim {
     pub seen: String,
     /// Whether it held.
     pub holds: bool,
+}
+
+impl Outcome {
+    /// Which of its intervals are less sure than others, because they are of too few runs; `None` where none is.
+    #[must_use]
+    pub fn unsure(&self) -> Option<String> {
+        let rows = self.tables.iter().flat_map(|table| &table.rows);
+        let runs = rows
+            .flat_map(|row| &row.cells)
+            .filter_map(|cell| match cell {
+                Cell::Figure(measured) => Some(measured.samples.len()),
+                _ => None,
+            });
+        // One run has no interval.
+        let few: BTreeSet<usize> = runs
+            .filter(|runs| (2..stats::SURE).contains(runs))
+            .collect();
+        let each = few.iter().map(|runs| {
+            let times = (stats::coverage(*runs) * 100.0).floor();
+            format!("of {runs} runs {times} times in 100")
+        });
+        let each: Vec<String> = each.collect();
+        (!each.is_empty()).then(|| {
+            format!(
+                "Intervals of fewer than six runs are all that was seen, and hold the true median less often: {}.",
+                each.join(", ")
+            )
+        })
+    }
 }
 
 impl Measured {
@@ -283,5 +315,34 @@ impl Claim {
             seen: seen.into(),
             holds,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_of_few_runs_are_said_to_be_less_sure() {
+        let outcome = |cells: Vec<Cell>| Outcome {
+            tables: vec![Table {
+                id: "t".to_owned(),
+                title: String::new(),
+                of: String::new(),
+                columns: Vec::new(),
+                rows: vec![Row::new("r", cells)],
+            }],
+            ..Outcome::default()
+        };
+        let sure = [Cell::figure(&[1.0]), Cell::figure(&[1.0; 6]), Cell::Empty];
+        assert_eq!(outcome(sure.to_vec()).unsure(), None);
+        let few = [Cell::figure(&[1.0; 4]), Cell::figure(&[1.0; 3])];
+        assert_eq!(
+            outcome(few.to_vec()).unsure().as_deref(),
+            Some(
+                "Intervals of fewer than six runs are all that was seen, and hold the true median less often: \
+                 of 3 runs 75 times in 100, of 4 runs 87 times in 100."
+            )
+        );
     }
 }

@@ -13,10 +13,13 @@ pub fn median(values: &[f64]) -> f64 {
     }
 }
 
-/// The median of `values` between the ends of an interval that holds the true median 95 times in 100: the order
+/// So many values at least make an interval that holds the true median 95 times in 100.
+pub const SURE: usize = 6;
+
+/// The median of `values` between the ends of an interval that holds the true median at least 95 times in 100: the order
 /// statistics that a binomial distribution puts there (Hollander, Wolfe & Chicken, Nonparametric Statistical Methods,
-/// section 3.6). It assumes nothing of how the values are distributed. Fewer than six values cannot be that sure: the
-/// interval is then all of them, the widest there is. `None` of nothing.
+/// section 3.6). It assumes nothing of how the values are distributed. Fewer than [`SURE`] values cannot be that sure:
+/// the interval is then all of them, the widest there is, and as sure as [`coverage`] says. `None` of nothing.
 #[must_use]
 pub fn interval(values: &[f64]) -> Option<(f64, f64, f64)> {
     let mut sorted = values.to_vec();
@@ -29,6 +32,20 @@ pub fn interval(values: &[f64]) -> Option<(f64, f64, f64)> {
         .copied()
         .unwrap_or(last);
     Some((low, median(values), high))
+}
+
+/// How often the [`interval`] of `count` values holds the true median, as a share: it does not where all that was not
+/// left out lies on one side of it.
+#[must_use]
+pub fn coverage(count: usize) -> f64 {
+    let mut missed = 0.0;
+    // P(exactly 0 of count lie below), then by the ratio of neighbours.
+    let mut exactly = 0.5_f64.powf(count as f64);
+    for below in 0..=outside(count) {
+        missed += exactly;
+        exactly *= (count - below) as f64 / (below + 1) as f64;
+    }
+    (1.0 - 2.0 * missed).max(0.0)
 }
 
 /// How many of `count` sorted values can be left out at either end with the true median still inside 95 times in 100:
@@ -92,6 +109,16 @@ mod tests {
             [5, 6, 8, 9, 10, 15, 20, 30].map(kth),
             [1, 1, 1, 2, 2, 4, 6, 10]
         );
+    }
+
+    #[test]
+    fn intervals_are_as_sure_as_is_said() {
+        assert_eq!(
+            [1, 2, 3, 4, 5].map(coverage),
+            [0.0, 0.5, 0.75, 0.875, 0.9375]
+        );
+        assert_eq!(coverage(0), 0.0);
+        assert!((SURE..100).all(|count| coverage(count) >= 0.95));
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub fn print(outcome: &Outcome) {
     for claim in &outcome.claims {
         println!("  {}", claim_line(claim));
     }
-    for note in &outcome.notes {
+    for note in outcome.unsure().iter().chain(&outcome.notes) {
         println!("  {}", paint(Colour::Faint, format!("note: {note}")));
     }
 }

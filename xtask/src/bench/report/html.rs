@@ -6,7 +6,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::plot;
 use crate::bench::{
     number::{interval, number},
-    result::{Cell, Claim, Outcome, Plot, PlotKind, Point, Table},
+    result::{Cell, Claim, Measured, Outcome, Plot, PlotKind, Point, Table},
     store::{Record, Results},
 };
 
@@ -69,8 +69,7 @@ fn overview(results: &Results) -> Markup {
             strong { (held) " of " (claims) " claims hold" } ". "
             "Last run " (facts.date) " on commit " code { (facts.commit) } ": "
             (known("CPUs")) " CPUs (" (known("CPU")) ", " (known("machine")) "), Linux " (known("kernel")) ". "
-            "Figures are medians with the 95 % interval of the median; rivals were measured in turns. "
-            "Absolute figures move from machine to machine; compare what stands in one table."
+            (super::LEGEND)
         }
         @for note in &facts.notes { p class="warning" { (note) } }
         @for record in results.records.iter().filter(|record| record.failure.is_some()) {
@@ -146,6 +145,7 @@ fn scenario(record: &Record) -> Markup {
                 code { (commit) } ", seed " (seed) "."
             }
             @if let Some(why) = failure { p class="warning" { "This run failed: " (why) } }
+            @if let Some(unsure) = outcome.unsure() { p class="run" { (unsure) } }
             @if !claims.is_empty() {
                 ul class="claims" {
                     @for Claim { text, seen, holds } in claims {
@@ -282,10 +282,19 @@ fn table(scenario: &str, found: &Table) -> Markup {
     }
 }
 
+/// How often a figure was measured; nothing of one that was computed.
+fn runs(measured: &Measured) -> Option<String> {
+    match measured.samples.len() {
+        0 => None,
+        1 => Some("1 run".to_owned()),
+        runs => Some(format!("{runs} runs")),
+    }
+}
+
 fn cell(cell: &Cell, digits: usize) -> Markup {
     html! {
         @match cell {
-            Cell::Figure(measured) => td class="figure" title={ (measured.samples.len()) " runs" } {
+            Cell::Figure(measured) => td class="figure" title=[runs(measured)] {
                 (number(measured.median, digits))
                 @if let Some(interval) = interval(measured, digits) { " " small { (interval) } }
             },

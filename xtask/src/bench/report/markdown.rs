@@ -37,6 +37,7 @@ pub(super) fn summary(results: &Results) -> String {
     for note in &facts.notes {
         let _ = writeln!(text, "\n*{}*", words(note));
     }
+    let _ = writeln!(text, "\n{}", super::LEGEND);
     if !results.missing.is_empty() {
         let _ = writeln!(text, "\nNot measured here: {}.", results.missing.join(", "));
     }
@@ -62,6 +63,7 @@ pub(super) fn scenario(record: &Record, level: usize) -> String {
     if let Some(why) = failure {
         let _ = writeln!(text, "**Failed:** {}\n", words(why));
     }
+    text += &unsure(outcome);
     text += &claims(&outcome.claims);
     for found in &outcome.tables {
         let _ = writeln!(text, "{heading}# {}\n", words(&found.title));
@@ -92,6 +94,13 @@ pub(super) fn run(outcome: &Outcome, date: &str, commit: &str) -> String {
         words(commit),
         outcome.seed
     )
+}
+
+/// Which of its intervals are less sure than others; nothing where none is.
+pub(super) fn unsure(outcome: &Outcome) -> String {
+    outcome
+        .unsure()
+        .map_or_else(String::new, |unsure| format!("{}\n\n", words(&unsure)))
 }
 
 /// The claims as a table; nothing where none was made.

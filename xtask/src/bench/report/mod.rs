@@ -20,6 +20,11 @@ use crate::term::Progress;
 
 pub use readme::write as readme;
 
+/// What every figure is.
+const LEGEND: &str = "Figures are medians with the interval that holds the true median at least 95 times in 100; of fewer \
+    than six runs that is not to be had, and the interval is all that was seen. Rivals were measured in turns. Absolute \
+    figures move from machine to machine; compare what stands in one table.";
+
 /// Writes everything below target/bench; returns the page.
 pub fn write(results: &Results) -> Result<PathBuf> {
     let home = store::home()?;

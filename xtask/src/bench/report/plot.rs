@@ -64,7 +64,7 @@ pub(super) fn svg(id: &str, plot: &Plot) -> Markup {
 fn describe(plot: &Plot) -> String {
     let kind = match plot.kind {
         PlotKind::Bars => "Bars",
-        PlotKind::Lines => "Lines with 95 % intervals",
+        PlotKind::Lines => "Lines, each in a band of its intervals",
         PlotKind::Cdf => "Cumulative distribution",
     };
     let names: Vec<&str> = plot

@@ -33,9 +33,10 @@ fn claims(results: &Results) -> String {
         };
         if !verdict.is_empty() {
             text += &format!(
-                "**`cargo xtask bench {}`** ({})\n\n{verdict}",
+                "**`cargo xtask bench {}`** ({})\n\n{}{verdict}",
                 outcome.name,
-                markdown::run(outcome, &record.date, &record.commit)
+                markdown::run(outcome, &record.date, &record.commit),
+                markdown::unsure(outcome)
             );
         }
     }
