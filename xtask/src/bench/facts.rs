@@ -61,7 +61,54 @@ pub struct Fact {
     pub value: String,
 }
 
+/// What each record keeps of the host, as the next run of another scenario may be on another one: what decides figures
+/// first, and the notes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
+    /// Release of the kernel.
+    pub kernel: String,
+    /// Model of the processors.
+    pub cpu: String,
+    /// How many.
+    pub cpus: String,
+    /// Whether it is virtual.
+    pub machine: String,
+    /// What makes the figures worth less than they look.
+    pub notes: Vec<String>,
+}
+
+impl Host {
+    /// In words; that it is not known, of records that were stored without it.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let Self {
+            kernel,
+            cpu,
+            cpus,
+            machine,
+            notes: _,
+        } = self;
+        if kernel.is_empty() {
+            return "a host that is not known".to_owned();
+        }
+        format!("{cpus} CPUs ({cpu}, {machine}), Linux {kernel}")
+    }
+}
+
 impl Facts {
+    /// What records keep of it.
+    #[must_use]
+    pub fn host(&self) -> Host {
+        let known = |name: &str| self.get(name).unwrap_or_default().to_owned();
+        Host {
+            kernel: known("kernel"),
+            cpu: known("CPU"),
+            cpus: known("CPUs"),
+            machine: known("machine"),
+            notes: self.notes.clone(),
+        }
+    }
+
     /// Looks around. Makes a small lab to ask its links, and watches the host for two seconds.
     pub fn gather(quick: bool) -> Result<Self> {
         let mut facts = Self {

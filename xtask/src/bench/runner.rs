@@ -9,7 +9,7 @@ use anyhow::{Result, anyhow, bail, ensure};
 
 use super::{
     Context, Outcome, SCENARIOS, Scenario,
-    facts::{self, Facts},
+    facts::{self, Facts, Host},
     report,
     store::{self, Record, Results},
     terminal,
@@ -32,6 +32,7 @@ pub fn run(names: &[String], context: &Context) -> Result<()> {
     let begun = Instant::now();
     let facts = Facts::gather(context.quick)?;
     facts.save()?;
+    let host = facts.host();
     println!(
         "seed {}, commit {}, {}",
         context.seed, facts.commit, facts.date
@@ -42,7 +43,7 @@ pub fn run(names: &[String], context: &Context) -> Result<()> {
     let mut failed = Vec::new();
     for index in 0..scenarios.len() {
         let scenario = announce(&scenarios, index, context);
-        let record = measure(scenario, context);
+        let record = measure(scenario, context, &host);
         term::expect_end(None, Duration::ZERO);
         record.save()?;
         // Each time, so that who interrupts a run has a report of what came before.
@@ -145,7 +146,7 @@ fn expected(scenario: &Scenario, context: &Context) -> Duration {
 }
 
 /// Runs one scenario; a panic is a failure like others.
-fn measure(scenario: &Scenario, context: &Context) -> Record {
+fn measure(scenario: &Scenario, context: &Context, host: &Host) -> Record {
     let date = facts::now();
     let begun = Instant::now();
     let found = catch_unwind(AssertUnwindSafe(|| (scenario.run)(context)))
@@ -171,6 +172,7 @@ fn measure(scenario: &Scenario, context: &Context) -> Record {
         outcome,
         date,
         commit: facts::commit(),
+        host: host.clone(),
         failure,
     }
 }
@@ -205,16 +207,25 @@ mod tests {
 
     #[test]
     fn a_scenario_that_fails_or_panics_is_recorded_with_its_reason() {
-        let failed = measure(&scenario(|_| bail!("no nginx")), &CONTEXT);
+        let failed = measure(&scenario(|_| bail!("no nginx")), &CONTEXT, &Host::default());
         assert_eq!(failed.failure.as_deref(), Some("no nginx"));
-        let panicked = measure(&scenario(|_| panic!("index {}", 3)), &CONTEXT);
+        let panicked = measure(
+            &scenario(|_| panic!("index {}", 3)),
+            &CONTEXT,
+            &Host::default(),
+        );
         assert_eq!(panicked.failure.as_deref(), Some("it panicked: index 3"));
         assert!(panicked.outcome.tables.is_empty());
     }
 
     #[test]
-    fn a_record_says_how_to_have_it_again() {
-        let record = measure(&scenario(|_| Ok(Outcome::default())), &CONTEXT);
+    fn a_record_says_how_to_have_it_again_and_where_it_was_taken() {
+        let host = Host {
+            notes: vec!["busy".to_owned()],
+            ..Host::default()
+        };
+        let record = measure(&scenario(|_| Ok(Outcome::default())), &CONTEXT, &host);
+        assert_eq!(record.host, host);
         assert_eq!(
             record.outcome.commands,
             ["cargo xtask bench test --quick --seed 7"]

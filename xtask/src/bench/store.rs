@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    facts::Facts,
+    facts::{Facts, Host},
     result::{Cell, Outcome, Plot, Table},
 };
 use crate::workspace;
@@ -25,6 +25,9 @@ pub struct Record {
     pub date: String,
     /// The commit of the checkout, with `+` behind it where files had been changed.
     pub commit: String,
+    /// Where it ran; records of older versions do not say.
+    #[serde(default)]
+    pub host: Host,
     /// Why there are no figures.
     pub failure: Option<String>,
 }
@@ -85,6 +88,51 @@ impl Results {
             }
         }
         Ok(results)
+    }
+
+    /// What makes figures worth less than they look: notes, each behind the scenarios that it is of, and hosts that
+    /// differ.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let mut notes: Vec<&str> = Vec::new();
+        let mut hosts: Vec<String> = Vec::new();
+        for host in self.records.iter().map(|record| &record.host) {
+            notes.extend(host.notes.iter().map(String::as_str));
+            hosts.push(host.describe());
+        }
+        let mut seen = HashSet::new();
+        notes.retain(|note| seen.insert(*note));
+        let mut seen = HashSet::new();
+        hosts.retain(|host| seen.insert(host.clone()));
+        let mut warnings: Vec<String> = notes
+            .iter()
+            .map(|note| {
+                let of = self.of(|host| host.notes.iter().any(|has| has == note));
+                format!("{of}: {note}")
+            })
+            .collect();
+        // Of a run that left no record.
+        let last = self.facts.notes.iter();
+        let last = last.filter(|note| !notes.contains(&note.as_str()));
+        warnings.extend(last.map(|note| format!("last run: {note}")));
+        if hosts.len() > 1 {
+            let each = hosts.iter().map(|name| {
+                let of = self.of(|host| host.describe() == *name);
+                format!("{of} on {name}")
+            });
+            warnings.push(format!(
+                "not all figures were taken on one host, and those of different hosts do not compare: {}",
+                each.collect::<Vec<_>>().join("; ")
+            ));
+        }
+        warnings
+    }
+
+    /// Names of the scenarios whose host is such.
+    fn of(&self, is: impl Fn(&Host) -> bool) -> String {
+        let records = self.records.iter().filter(|record| is(&record.host));
+        let names: Vec<&str> = records.map(|record| record.outcome.name.as_str()).collect();
+        names.join(", ")
     }
 }
 
@@ -175,6 +223,61 @@ mod tests {
         }
     }
 
+    fn host(kernel: &str, notes: &[&str]) -> Host {
+        Host {
+            kernel: kernel.to_owned(),
+            cpu: "Zen".to_owned(),
+            cpus: "2".to_owned(),
+            machine: "virtual".to_owned(),
+            notes: notes.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    #[test]
+    fn notes_stay_with_their_scenarios_and_hosts_that_differ_are_named() {
+        let record = |name: &str, host: Host| Record {
+            outcome: Outcome {
+                name: name.to_owned(),
+                ..Outcome::default()
+            },
+            host,
+            ..Record::default()
+        };
+        let mut results = Results {
+            records: vec![
+                record("a", host("6.1", &["busy"])),
+                record("b", host("6.1", &[])),
+                record("c", host("6.1", &["busy"])),
+            ],
+            ..Results::default()
+        };
+        assert_eq!(results.warnings(), ["a, c: busy"]);
+        results.facts.notes.push("quick".to_owned());
+        results.records[1].host = host("6.2", &[]);
+        results.records.push(record("d", Host::default()));
+        assert_eq!(
+            results.warnings(),
+            [
+                "a, c: busy",
+                "last run: quick",
+                "not all figures were taken on one host, and those of different hosts do not compare: a, c on 2 CPUs \
+                 (Zen, virtual), Linux 6.1; b on 2 CPUs (Zen, virtual), Linux 6.2; d on a host that is not known"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_record_of_before_hosts_were_kept_can_be_read() -> Result<()> {
+        let mut stored = serde_json::to_value(Record::default())?;
+        stored
+            .as_object_mut()
+            .and_then(|fields| fields.remove("host"))
+            .context("host")?;
+        let record: Record = serde_json::from_value(stored)?;
+        assert_eq!(record.host, Host::default());
+        Ok(())
+    }
+
     #[test]
     fn what_could_not_be_read_back_is_refused() {
         assert!(check(&table(vec![Cell::figure(&[1.0])])).is_ok());
@@ -213,6 +316,7 @@ mod tests {
         let record = Record {
             outcome: table(vec![Cell::figure(&[1.0, 2.0])]),
             failure: Some("<script>".to_owned()),
+            host: host("6.18", &["busy"]),
             ..Record::default()
         };
         let again: Record = serde_json::from_str(&serde_json::to_string(&record)?)?;

@@ -2,7 +2,7 @@
 //! names that would run if they were not escaped, a failed scenario, one that was never run.
 
 use xtask::bench::{
-    facts::{Fact, Facts},
+    facts::{Fact, Facts, Host},
     result::{
         Axis, Cell, Claim, Column, Measured, Outcome, Plot, PlotKind, Point, Row, Series, Table,
     },
@@ -18,6 +18,11 @@ pub(crate) fn results() -> Results {
         outcome,
         date: "2026-01-02T03:04:05Z".to_owned(),
         commit: HOSTILE.to_owned(),
+        host: Host {
+            kernel: HOSTILE.to_owned(),
+            notes: vec![HOSTILE.to_owned()],
+            ..Host::default()
+        },
         failure: failure.map(str::to_owned),
     };
     Results {

@@ -62,16 +62,15 @@ pub(super) fn page(results: &Results) -> String {
 
 fn overview(results: &Results) -> Markup {
     let facts = &results.facts;
-    let known = |name: &str| facts.get(name).unwrap_or("unknown").to_owned();
     let (claims, held) = super::verdict(results);
     html! {
         p {
             strong { (held) " of " (claims) " claims hold" } ". "
             "Last run " (facts.date) " on commit " code { (facts.commit) } ": "
-            (known("CPUs")) " CPUs (" (known("CPU")) ", " (known("machine")) "), Linux " (known("kernel")) ". "
+            (facts.host().describe()) ". "
             (super::LEGEND)
         }
-        @for note in &facts.notes { p class="warning" { (note) } }
+        @for warning in results.warnings() { p class="warning" { (warning) } }
         @for record in results.records.iter().filter(|record| record.failure.is_some()) {
             p class="warning" { "Failed: " a href={ "#" (record.outcome.name) } { (record.outcome.name) } }
         }
@@ -122,6 +121,7 @@ fn scenario(record: &Record) -> Markup {
         outcome,
         date,
         commit,
+        host,
         failure,
     } = record;
     let Outcome {
@@ -145,6 +145,7 @@ fn scenario(record: &Record) -> Markup {
                 code { (commit) } ", seed " (seed) "."
             }
             @if let Some(why) = failure { p class="warning" { "This run failed: " (why) } }
+            @for note in &host.notes { p class="warning" { (note) } }
             @if let Some(unsure) = outcome.unsure() { p class="run" { (unsure) } }
             @if !claims.is_empty() {
                 ul class="claims" {

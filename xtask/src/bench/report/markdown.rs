@@ -23,19 +23,15 @@ pub(super) fn report(results: &Results) -> String {
 /// What was run, where, and how many of the claims held.
 pub(super) fn summary(results: &Results) -> String {
     let facts = &results.facts;
-    let known = |name: &str| words(facts.get(name).unwrap_or("unknown"));
     let (claims, held) = super::verdict(results);
     let mut text = format!(
-        "{held} of {claims} claims hold. Last run {} on commit {}: {} CPUs ({}, {}), Linux {}.\n",
+        "{held} of {claims} claims hold. Last run {} on commit {}: {}.\n",
         words(&facts.date),
         words(&facts.commit),
-        known("CPUs"),
-        known("CPU"),
-        known("machine"),
-        known("kernel"),
+        words(&facts.host().describe()),
     );
-    for note in &facts.notes {
-        let _ = writeln!(text, "\n*{}*", words(note));
+    for warning in results.warnings() {
+        let _ = writeln!(text, "\n*{}*", words(&warning));
     }
     let _ = writeln!(text, "\n{}", super::LEGEND);
     if !results.missing.is_empty() {
@@ -51,6 +47,7 @@ pub(super) fn scenario(record: &Record, level: usize) -> String {
         outcome,
         date,
         commit,
+        host: _,
         failure,
     } = record;
     let heading = "#".repeat(level);
@@ -63,7 +60,7 @@ pub(super) fn scenario(record: &Record, level: usize) -> String {
     if let Some(why) = failure {
         let _ = writeln!(text, "**Failed:** {}\n", words(why));
     }
-    text += &unsure(outcome);
+    text += &caveats(record);
     text += &claims(&outcome.claims);
     for found in &outcome.tables {
         let _ = writeln!(text, "{heading}# {}\n", words(&found.title));
@@ -96,11 +93,16 @@ pub(super) fn run(outcome: &Outcome, date: &str, commit: &str) -> String {
     )
 }
 
-/// Which of its intervals are less sure than others; nothing where none is.
-pub(super) fn unsure(outcome: &Outcome) -> String {
-    outcome
-        .unsure()
-        .map_or_else(String::new, |unsure| format!("{}\n\n", words(&unsure)))
+/// What makes the figures of one run worth less than they look; nothing where nothing does.
+pub(super) fn caveats(record: &Record) -> String {
+    let mut text = String::new();
+    for note in &record.host.notes {
+        let _ = writeln!(text, "*{}*\n", words(note));
+    }
+    if let Some(unsure) = record.outcome.unsure() {
+        let _ = writeln!(text, "{}\n", words(&unsure));
+    }
+    text
 }
 
 /// The claims as a table; nothing where none was made.

@@ -36,7 +36,7 @@ fn claims(results: &Results) -> String {
                 "**`cargo xtask bench {}`** ({})\n\n{}{verdict}",
                 outcome.name,
                 markdown::run(outcome, &record.date, &record.commit),
-                markdown::unsure(outcome)
+                markdown::caveats(record)
             );
         }
     }
