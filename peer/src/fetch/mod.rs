@@ -77,7 +77,7 @@ struct Report {
     unfinished: u64,
     /// How many of those failed.
     failed: u64,
-    /// Seconds that each download took.
+    /// Seconds that each download took that ended in time: of slow ones, only the lucky.
     downloads: Vec<f64>,
     /// Bytes of all downloads, those of the last and incomplete one included.
     downloaded: u64,

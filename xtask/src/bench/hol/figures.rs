@@ -30,9 +30,11 @@ pub(super) fn outcome(cells: &[Point3], attempts: &Attempts, context: &Context) 
         tables.push(of("p50", "p50 of the small requests, ms", &|cell| {
             quantile(cell, attempts, 0.5)
         }));
-        tables.push(of("download", "Time of the 10 MB download, s", &|cell| {
-            download(cell, attempts)
-        }));
+        tables.push(of(
+            "download",
+            "Time of 10 MB at the download's speed, s",
+            &|cell| attempts.cell(&cell.name(), &downloads_of(cell)),
+        ));
     }
     let mut plots: Vec<Plot> = RTTS.iter().map(|rtt| over_pool(cells, *rtt)).collect();
     plots.extend(RTTS.iter().map(|rtt| over_loss(cells, *rtt)));
@@ -88,9 +90,10 @@ fn notes(cells: &[Point3], context: &Context) -> Vec<String> {
          behind the download in the server's own socket. HTTP/3 alone is encrypted."
             .to_owned(),
         format!(
-            "HTTP/1.1 made up to {http1} connections, as many as requests overlapped. Downloads follow each other; \
-             \"about\" is the time that 10 MB take at the speed seen, where none ended within a visit. The three \
-             round-trip times are visited side by side, on one machine."
+            "HTTP/1.1 made up to {http1} connections, as many as requests overlapped. Downloads of 10 MB follow each \
+             other; their time is what 10 MB take at the speed of a whole visit, a figure for each visit: of those that \
+             end within it only the fast ones would count. The three round-trip times are visited side by side, on one \
+             machine."
         ),
     ]
 }
@@ -138,26 +141,13 @@ fn quantile(cell: &Point3, attempts: &Attempts, quantile: f64) -> Cell {
     attempts.cell(&cell.name(), &samples(cell, quantile))
 }
 
-fn download(cell: &Point3, attempts: &Attempts) -> Cell {
-    let took: Vec<f64> = cell
-        .visits
-        .iter()
-        .flat_map(|visit| visit.downloads.iter().copied())
-        .collect();
-    match measured_download(cell) {
-        Some(time) if took.is_empty() => Cell::text(format!("about {:.0}", time.median)),
-        _ => attempts.cell(&cell.name(), &took),
-    }
-}
-
-/// Seconds that a download takes at the speed of each visit.
-fn measured_download(cell: &Point3) -> Option<Measured> {
-    let took: Vec<f64> = cell
-        .visits
-        .iter()
+/// Seconds that a download takes at the speed of each visit. Not those of downloads that ended: how many do depends on
+/// how long they take, and the slow ones would be left out.
+fn downloads_of(cell: &Point3) -> Vec<f64> {
+    let visits = cell.visits.iter();
+    visits
         .map(|visit| DOWNLOAD as f64 * 8.0 / 1e6 / visit.goodput().max(1e-3))
-        .collect();
-    Measured::of(&took)
+        .collect()
 }
 
 fn table(
@@ -250,7 +240,7 @@ fn downloads(cells: &[Point3]) -> Plot {
             format!("The download itself, over the loss, {TYPICAL_RTT} ms"),
         ),
         "s for 10 MB at the speed seen",
-        &measured_download,
+        &|cell| Measured::of(&downloads_of(cell)),
     )
 }
 
@@ -317,5 +307,26 @@ fn distribution(cells: &[Point3]) -> Plot {
         x: axis("ms", true),
         y: axis("share of requests", false),
         series,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::stage::Visit, *};
+
+    #[test]
+    fn a_download_that_outlasts_its_visit_counts_like_one_that_ended() {
+        let visit = |downloaded| Visit {
+            downloaded,
+            seconds: 4.0,
+            ..Visit::default()
+        };
+        let cell = Point3 {
+            rtt: 10,
+            loss: 0.01,
+            way: Way::Http3,
+            visits: vec![visit(20_000_000), visit(1_000_000)],
+        };
+        assert_eq!(downloads_of(&cell), [2.0, 40.0]);
     }
 }

@@ -47,7 +47,7 @@ impl Way {
 }
 
 /// What one visit showed.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 pub(super) struct Visit {
     /// Microseconds of every small request.
     pub(super) latencies: Vec<u64>,
@@ -55,9 +55,7 @@ pub(super) struct Visit {
     pub(super) unfinished: u64,
     /// Small requests that failed.
     pub(super) failed: u64,
-    /// Seconds that each download took.
-    pub(super) downloads: Vec<f64>,
-    /// Bytes of all of them, the last and incomplete one included.
+    /// Bytes of all downloads, the last and incomplete one included.
     pub(super) downloaded: u64,
     /// Seconds that they had.
     pub(super) seconds: f64,
