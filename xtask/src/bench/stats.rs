@@ -66,6 +66,43 @@ fn outside(count: usize) -> usize {
     left_out
 }
 
+/// How often `differences` would be as far above zero as these if they only scattered about it: Student's t-test, one
+/// side. 1 of fewer than two, and where nothing differs.
+#[must_use]
+pub fn chance(differences: &[f64]) -> f64 {
+    let count = differences.len() as f64;
+    if differences.len() < 2 {
+        return 1.0;
+    }
+    let mean = differences.iter().sum::<f64>() / count;
+    let squares: f64 = differences.iter().map(|it| (it - mean).powi(2)).sum();
+    let t = mean / (squares / (count - 1.0) / count).sqrt();
+    if t.is_nan() {
+        return 1.0;
+    }
+    above(t, differences.len() - 1)
+}
+
+/// P(more than `t`) of Student's distribution with so many degrees of `freedom`, by its finite sums (Abramowitz & Stegun,
+/// Handbook of Mathematical Functions, 26.7.3 and 26.7.4).
+fn above(t: f64, freedom: usize) -> f64 {
+    let odd = freedom % 2;
+    let angle = (t / (freedom as f64).sqrt()).atan();
+    let (sine, cosine) = angle.sin_cos();
+    let mut sum = 0.0;
+    let mut term = if odd == 1 { cosine } else { 1.0 };
+    for power in (odd..freedom.saturating_sub(1)).step_by(2) {
+        sum += term;
+        term *= cosine * cosine * (power + 1) as f64 / (power + 2) as f64;
+    }
+    let within = if odd == 1 {
+        (angle + sine * sum) * std::f64::consts::FRAC_2_PI
+    } else {
+        sine * sum
+    };
+    (1.0 - within) / 2.0
+}
+
 /// Busiest over mean: 1 is balanced, the number of `loads` is all on one. 1 of nothing.
 #[must_use]
 pub fn hot_factor(loads: &[f64]) -> f64 {
@@ -119,6 +156,20 @@ mod tests {
         );
         assert_eq!(coverage(0), 0.0);
         assert!((SURE..100).all(|count| coverage(count) >= 0.95));
+    }
+
+    #[test]
+    fn chance_is_that_of_students_tables() {
+        for (freedom, t) in [(1, 6.314), (2, 2.920), (3, 2.353), (5, 2.015), (10, 1.812)] {
+            assert!((above(t, freedom) - 0.05).abs() < 1e-4, "{freedom}");
+            assert!((above(-t, freedom) - 0.95).abs() < 1e-4, "{freedom}");
+        }
+        assert!((above(6.869, 5) - 0.0005).abs() < 1e-5);
+        // Mean 3, standard error 1 / sqrt(3): t is 5.196 with 2 degrees of freedom.
+        assert!((chance(&[2.0, 3.0, 4.0]) - above(5.196, 2)).abs() < 1e-5);
+        assert_eq!(chance(&[5.0]), 1.0);
+        assert_eq!(chance(&[0.0, 0.0]), 1.0);
+        assert_eq!(chance(&[5.0, 5.0]), 0.0);
     }
 
     #[test]

@@ -1,74 +1,43 @@
 //! What should hold of head-of-line blocking, and whether it did.
 
-use super::{Cell, RTTS, figures::measured, stage::Way};
+use super::{
+    Cell, RTTS,
+    figures::measured,
+    stage::Way,
+    turn::{self, Pools},
+};
 use crate::bench::result::Claim;
 
-/// A pool is better or worse than another only if it is so by more than this share.
-const CLEAR: f64 = 1.1;
-
 pub(super) fn claims(cells: &[Cell]) -> Vec<Claim> {
-    vec![pool(cells), http3(cells), losses(cells), failures(cells)]
+    vec![
+        turn::claim(&pools(cells)),
+        http3(cells),
+        losses(cells),
+        failures(cells),
+    ]
 }
 
-/// p99 over the pool's size, for one loss and round-trip time, smallest pool first.
-fn pools(cells: &[Cell], rtt: u64, loss: f64) -> Vec<(usize, f64)> {
-    let mut pools: Vec<(usize, f64)> = cells
-        .iter()
-        .filter(|cell| cell.rtt == rtt && cell.loss == loss)
-        .filter_map(|cell| match cell.way {
-            Way::Http2(size) => Some((size, measured(cell, 0.99)?.median)),
-            Way::Http1 | Way::Http3 => None,
-        })
-        .collect();
-    pools.sort_by_key(|(size, _)| *size);
-    pools
-}
-
-/// Where p99 falls and then rises again: the first, the best and the worst after it.
-fn turn(pools: &[(usize, f64)]) -> Option<[(usize, f64); 3]> {
-    let first = *pools.first()?;
-    let (at, best) = pools
-        .iter()
-        .copied()
-        .enumerate()
-        .min_by(|(_, a), (_, b)| a.1.total_cmp(&b.1))?;
-    let after = pools[at + 1..]
-        .iter()
-        .copied()
-        .max_by(|a, b| a.1.total_cmp(&b.1))?;
-    (first.1 > best.1 * CLEAR && after.1 > best.1 * CLEAR).then_some([first, best, after])
-}
-
-fn pool(cells: &[Cell]) -> Claim {
-    let mut lossy: Vec<f64> = cells.iter().map(|cell| cell.loss).collect();
-    lossy.sort_by(f64::total_cmp);
-    lossy.dedup();
-    // What happens without loss is the queue's doing.
-    lossy.retain(|loss| *loss > 0.0);
-    let mut seen = Vec::new();
-    for rtt in RTTS {
-        for loss in &lossy {
-            if let Some(points) = turn(&pools(cells, rtt, *loss)) {
-                let points = points.map(|(size, p99)| format!("x{size} {p99:.0} ms"));
-                seen.push(format!(
-                    "{} %, {rtt} ms: {}",
-                    loss * 100.0,
-                    points.join(", ")
-                ));
-            }
+/// p99 over the pool's size, wherever packets are lost: what happens without loss is the queue's doing.
+fn pools(cells: &[Cell]) -> Vec<Pools> {
+    let mut all: Vec<Pools> = Vec::new();
+    for cell in cells.iter().filter(|cell| cell.loss > 0.0) {
+        let Way::Http2(size) = cell.way else { continue };
+        let name = format!("{} %, {} ms", cell.loss * 100.0, cell.rtt);
+        let rounds = cell.visits.iter();
+        let rounds = rounds.map(|visit| (visit.seed, visit.quantile(0.99)));
+        let rounds = rounds.filter(|(_, p99)| p99.is_finite()).collect();
+        match all.iter_mut().find(|pools| pools.name == name) {
+            Some(pools) => pools.sizes.push((size, rounds)),
+            None => all.push(Pools {
+                name,
+                sizes: vec![(size, rounds)],
+            }),
         }
     }
-    let holds = !seen.is_empty();
-    Claim::new(
-        "More connections are not always better: p99 falls with the size of the HTTP/2 pool and rises again, for at \
-         least one loss and round-trip time",
-        if holds {
-            seen.join("; ")
-        } else {
-            "it rose again nowhere".to_owned()
-        },
-        holds,
-    )
+    for pools in &mut all {
+        pools.sizes.sort_by_key(|(size, _)| *size);
+    }
+    all
 }
 
 fn http3(cells: &[Cell]) -> Claim {
@@ -125,15 +94,35 @@ fn failures(cells: &[Cell]) -> Claim {
 
 #[cfg(test)]
 mod tests {
-    use super::turn;
+    use super::{super::stage::Visit, *};
 
     #[test]
-    fn a_pool_turns_where_p99_falls_and_rises_again() {
-        let found = turn(&[(1, 300.0), (5, 100.0), (10, 120.0), (25, 400.0)]);
-        assert_eq!(found, Some([(1, 300.0), (5, 100.0), (25, 400.0)]));
-        assert_eq!(turn(&[(1, 300.0), (5, 200.0), (25, 100.0)]), None);
-        assert_eq!(turn(&[(1, 100.0), (5, 200.0)]), None);
-        assert_eq!(turn(&[(1, 105.0), (5, 100.0), (25, 105.0)]), None);
-        assert_eq!(turn(&[]), None);
+    fn only_http2_pools_that_lose_packets_are_compared_smallest_first() {
+        let cell = |way, loss| Cell {
+            rtt: 10,
+            loss,
+            way,
+            visits: [7, 8]
+                .map(|seed| Visit {
+                    seed,
+                    latencies: vec![2000],
+                    ..Visit::default()
+                })
+                .to_vec(),
+        };
+        let cells = [
+            cell(Way::Http2(5), 0.01),
+            cell(Way::Http2(1), 0.01),
+            cell(Way::Http2(1), 0.0),
+            cell(Way::Http3, 0.01),
+        ];
+        let pools = pools(&cells);
+        let [pools] = pools.as_slice() else {
+            panic!("{} places", pools.len());
+        };
+        assert_eq!(pools.name, "1 %, 10 ms");
+        let rounds = [(7, 2.0), (8, 2.0)].into();
+        let five = [(7, 2.0), (8, 2.0)].into();
+        assert_eq!(pools.sizes, [(1, rounds), (5, five)]);
     }
 }

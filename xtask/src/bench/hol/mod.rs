@@ -14,11 +14,9 @@
 mod claims;
 mod figures;
 mod stage;
+mod turn;
 
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
+use std::{thread, time::Duration};
 
 use anyhow::{Result, anyhow};
 
@@ -50,8 +48,8 @@ const WAYS: (&[Way], &[Way]) = (
 );
 /// How long small requests begin in a visit, full and quick.
 const VISIT: (Duration, Duration) = (Duration::from_millis(4000), Duration::from_millis(1700));
-/// Rounds begin until so much time is spent, full and quick; the first one is always finished.
-const TIME: (Duration, Duration) = (Duration::from_secs(840), Duration::from_secs(1));
+/// Rounds, full and quick: a round takes up to three minutes, and fewer than six have no interval that is sure.
+const ROUNDS: (usize, usize) = (6, 1);
 
 /// All visits to one point.
 pub(super) struct Cell {
@@ -120,18 +118,19 @@ fn rounds(
             visits: Vec::new(),
         })
         .collect();
-    let begun = Instant::now();
+    let rounds = context.choose(ROUNDS.0, ROUNDS.1);
     let count = cells.len();
     // The first visit of all would pay for what has never been used before.
     stage.visit(ways[0], 0.0, context.seed, Duration::from_millis(200))?;
     let mut attempts = Attempts::default();
-    'rounds: for round in 0.. {
+    for round in 0..rounds {
         for turn in 0..count {
-            if round > 0 && begun.elapsed() > context.choose(TIME.0, TIME.1) {
-                break 'rounds;
-            }
             if let Some(progress) = progress {
-                progress.note(format!("round {}, {} of {count}", round + 1, turn + 1));
+                progress.note(format!(
+                    "round {} of {rounds}, {} of {count}",
+                    round + 1,
+                    turn + 1
+                ));
             }
             // Nobody always comes first, or always after the same one: 11 shares no divisor with 15 or 35.
             let cell = &mut cells[(turn * 11 + round * 13) % count];

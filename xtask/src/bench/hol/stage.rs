@@ -61,6 +61,9 @@ pub(super) struct Visit {
     pub(super) seconds: f64,
     /// Connections made.
     pub(super) connections: u64,
+    /// What the losses came from: visits of one round have it in common.
+    #[serde(skip)]
+    pub(super) seed: u64,
     /// What the link did to the packets, there and back.
     #[serde(skip)]
     pub(super) passed: [Passed; 2],
@@ -155,6 +158,7 @@ impl Stage {
             .arg(&self.certificate);
         let printed = shell::capture(&mut fetch)?;
         let mut visit: Visit = serde_json::from_str(&printed).context("what bench-peer printed")?;
+        visit.seed = seed;
         visit.passed = self.lab.relay()?.passed();
         visit.scheduled = link
             .schedules()
