@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use nix::sys::signal::Signal;
 
 use super::holder::Holder;
@@ -205,10 +205,9 @@ impl Stage {
         let names = names();
         let lost = blip.sessions(&names)[0] as u32;
         holder.forget()?;
-        let begun = Instant::now();
-        self.befall(which, event)?;
+        let rebalanced = self.rebalance(which, event, &mut holder, lost)?;
+        // Those that the drain disturbs count as well.
         let after = holder.settle(lost)?;
-        let rebalanced = begun.elapsed().as_secs_f64();
         let away = after.sessions(&names);
         self.mend(which)?;
         let back = holder.status()?.sessions(&names);
@@ -217,7 +216,7 @@ impl Stage {
             found: share(blip.found),
             lost: f64::from(lost),
             disturbed: f64::from(after.made()) - f64::from(lost),
-            rebalanced,
+            rebalanced: rebalanced.as_secs_f64(),
             away: stats::hot_factor(&away[1..]),
             back: stats::hot_factor(&back),
             sessions: back,
@@ -231,6 +230,26 @@ impl Stage {
         self.servers[which][0].stop()?;
         self.servers[which][0] = self.serve(HASHES[which], 0)?;
         self.drain(HASHES[which], false)
+    }
+
+    /// How long it is from the event until every session is connected. They are watched from the event on, while whoever
+    /// drains the backend is still at it: many need not wait for that.
+    fn rebalance(
+        &self,
+        which: usize,
+        event: Event,
+        holder: &mut Holder,
+        lost: u32,
+    ) -> Result<Duration> {
+        let begun = Instant::now();
+        thread::scope(|scope| {
+            let befalls = scope.spawn(|| self.befall(which, event));
+            let settled = holder.settle(lost);
+            let took = begun.elapsed();
+            let befallen = befalls.join();
+            befallen.unwrap_or_else(|_| Err(anyhow!("whoever drains panicked")))?;
+            settled.map(|_| took)
+        })
     }
 
     fn befall(&self, which: usize, event: Event) -> Result<()> {
