@@ -123,5 +123,7 @@ fn a_session_is_found_by_the_server_that_had_it_last_and_by_no_other() -> Result
     ensure!(found["fresh"] == 0, "{found}");
     let echoed = order("echo 100 0.1")?;
     ensure!(echoed.as_array().map_or(0, Vec::len) == 10, "{echoed}");
+    let talked = order("talk 20")?;
+    ensure!(talked.as_array().map_or(0, Vec::len) == 20, "{talked}");
     Ok(())
 }

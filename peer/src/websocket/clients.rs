@@ -6,7 +6,9 @@
 //! * `forget`: those two counts begin at 0 again;
 //! * `blip`: every session loses its connection at once, as when a radio link breaks, and comes back;
 //! * `echo RATE SECONDS`: messages at that rate, on the sessions in turn; microseconds from the intended time to the
-//!   echo.
+//!   echo;
+//! * `talk COUNT`: so many messages, as many on each session, each as soon as the one before it is back; microseconds of
+//!   those that came back.
 
 use std::{
     cell::RefCell,
@@ -123,6 +125,11 @@ async fn hold(args: &Args) -> Result<()> {
                 println!("{}", serde_json::to_string(&times)?);
                 continue;
             }
+            ["talk", count] => {
+                let times = talk(&sessions, count.parse()?).await;
+                println!("{}", serde_json::to_string(&times)?);
+                continue;
+            }
             _ => bail!("{line:?} is no command"),
         }
         println!("{}", serde_json::to_string(&*board.borrow())?);
@@ -140,18 +147,12 @@ async fn echo(sessions: &[mpsc::Sender<Order>], rate: f64, seconds: f64) -> Vec<
         let session = session.clone();
         echoes.push(tokio::task::spawn_local(async move {
             sleep_until(intended).await;
-            let (back, came) = oneshot::channel();
-            // A session that loses its connection drops the order: the echo never comes.
-            let answered = session.send(Order::Echo(back)).await.is_ok()
-                && timeout(LONGEST_ECHO, came)
-                    .await
-                    .is_ok_and(|came| came.is_ok());
-            let took = if answered {
+            let took = if is_answered(&session).await {
                 intended.elapsed()
             } else {
                 LONGEST_ECHO
             };
-            u64::try_from(took.as_micros()).unwrap_or(u64::MAX)
+            micros(took)
         }));
     }
     let mut times = Vec::new();
@@ -159,6 +160,46 @@ async fn echo(sessions: &[mpsc::Sender<Order>], rate: f64, seconds: f64) -> Vec<
         times.extend(echo.await);
     }
     times
+}
+
+/// `count` messages, shared out among the sessions, on each the next when the last is back; what those took that came
+/// back. A session that is not answered says no more.
+async fn talk(sessions: &[mpsc::Sender<Order>], count: usize) -> Vec<u64> {
+    let mut talks = Vec::new();
+    for (number, session) in sessions.iter().enumerate() {
+        let share = (count + sessions.len() - 1 - number) / sessions.len();
+        let session = session.clone();
+        talks.push(tokio::task::spawn_local(async move {
+            let mut times = Vec::new();
+            for _ in 0..share {
+                let begun = Instant::now();
+                if !is_answered(&session).await {
+                    break;
+                }
+                times.push(micros(begun.elapsed()));
+            }
+            times
+        }));
+    }
+    let mut times = Vec::new();
+    for talk in talks {
+        times.extend(talk.await.unwrap_or_default());
+    }
+    times
+}
+
+/// Sends a message on `session`, and waits for its echo.
+async fn is_answered(session: &mpsc::Sender<Order>) -> bool {
+    let (back, came) = oneshot::channel();
+    // A session that loses its connection drops the order: the echo never comes.
+    session.send(Order::Echo(back)).await.is_ok()
+        && timeout(LONGEST_ECHO, came)
+            .await
+            .is_ok_and(|came| came.is_ok())
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 struct Session {

@@ -2,7 +2,7 @@
 
 use super::{
     Place, Seen, Share,
-    balanced::{CONNECTIONS, middle},
+    balanced::{CONNECTIONS, QUIC_RATE, middle},
     link::{LOSS, RATE, RTT},
 };
 use crate::bench::{
@@ -25,9 +25,10 @@ pub(super) fn outcome(all: &[Seen], attempts: &Attempts) -> Outcome {
         notes: vec![
             format!(
                 "Connections, fairness and cost: one client behind evenkeel, four backends, in a closed loop of \
-                 {CONNECTIONS} requests at once (HTTP/1.1 and WebSocket: as many connections; a WebSocket message is \
-                 a request). Cost is the CPU of evenkeel's own process at l7; at l4 it has no part in a request, and \
-                 what the kernel spends is in peers-l4."
+                 {CONNECTIONS} requests at once (HTTP/1.1 and WebSocket: as many connections, each with the next \
+                 request when the last is answered; a WebSocket message of 1 KB and its echo are a request; HTTP/3: \
+                 {QUIC_RATE} requests a second). Cost is the CPU of evenkeel's own process at l7; at l4 it has no \
+                 part in a request, and what the kernel spends is in peers-l4."
             ),
             format!(
                 "p99: no balancer, {RATE} requests a second of 1 KB, open loop, {RTT} ms round trip; lossy: {} % of \

@@ -149,6 +149,11 @@ impl Holder {
     pub fn echo(&mut self, rate: u32, duration: Duration) -> Result<Vec<u64>> {
         self.order(&format!("echo {rate} {}", duration.as_secs_f64()))
     }
+
+    /// `count` messages, on each session the next when the last is back; microseconds that each took that came back.
+    pub fn talk(&mut self, count: u32) -> Result<Vec<u64>> {
+        self.order(&format!("talk {count}"))
+    }
 }
 
 impl Drop for Holder {
