@@ -1,7 +1,7 @@
 //! The trade-off table, and what is drawn and claimed of it.
 
 use super::{
-    Place, Seen, Share,
+    Place, Protocol, Seen, Share,
     balanced::{CONNECTIONS, QUIC_RATE, middle},
     link::{LOSS, RATE, RTT},
 };
@@ -174,28 +174,66 @@ fn latency(all: &[Seen]) -> Plot {
 }
 
 fn claims(all: &[Seen]) -> Vec<Claim> {
-    // Requests of these are streams of one connection, which L4 cannot part.
-    let multiplexed = || {
-        all.iter().filter(|seen| {
-            matches!(
-                seen.protocol,
-                super::Protocol::Http2 | super::Protocol::Grpc
-            )
-        })
-    };
-    let pinned = multiplexed().map(|seen| middle(&seen.l4, |share| share.fairness));
-    let level = multiplexed().map(|seen| middle(&seen.l7, |share| share.fairness));
-    let (pinned, level) = (pinned.fold(0.0, f64::max), level.fold(1.0, f64::min));
+    let pinned = multiplexed(all, |seen| &seen.l4);
+    let pinned = pinned.and_then(|shares| shares.into_iter().reduce(f64::max));
+    let level = multiplexed(all, |seen| &seen.l7);
+    let level = level.and_then(|shares| shares.into_iter().reduce(f64::min));
+    let not_measured = || "not measured".to_owned();
     vec![
         Claim::new(
             "One client's HTTP/2 and gRPC requests are pinned at l4 (fairness 1/4)",
-            format!("{pinned:.2} at most"),
-            pinned < 0.2501,
+            pinned.map_or_else(not_measured, |most| format!("{most:.2} at most")),
+            pinned.is_some_and(|most| most < 0.2501),
         ),
         Claim::new(
             "The same requests are level at l7 (fairness 0.99 or more)",
-            format!("{level:.3} at least"),
-            level >= 0.99,
+            level.map_or_else(not_measured, |least| format!("{least:.3} at least")),
+            level.is_some_and(|least| least >= 0.99),
         ),
     ]
+}
+
+/// Fairness of the protocols whose requests are streams of one connection, which L4 cannot part; `None` where one of them
+/// was not measured.
+fn multiplexed(all: &[Seen], read: fn(&Seen) -> &Vec<Share>) -> Option<Vec<f64>> {
+    let each = [Protocol::Http2, Protocol::Grpc].map(|protocol| {
+        let shares = read(all.iter().find(|seen| seen.protocol == protocol)?);
+        (!shares.is_empty()).then(|| middle(shares, |share| share.fairness))
+    });
+    each.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_measured_does_not_hold() {
+        let share = |fairness| Share {
+            connections: 1.0,
+            requests: 1.0,
+            fairness,
+            cost: 1.0,
+        };
+        let seen = |protocol| Seen {
+            protocol,
+            l4: vec![share(0.25)],
+            l7: vec![share(1.0)],
+            clean: Vec::new(),
+            lossy: Vec::new(),
+        };
+        let hold = |all: &[Seen]| {
+            claims(all)
+                .iter()
+                .map(|claim| claim.holds)
+                .collect::<Vec<_>>()
+        };
+        let mut all = [seen(Protocol::Http2), seen(Protocol::Grpc)];
+        assert_eq!(hold(&all), [true, true]);
+        assert_eq!(hold(&all[..1]), [false, false]);
+        all[0].l4.clear();
+        assert_eq!(hold(&all), [false, true]);
+        all[1].l7.clear();
+        assert_eq!(hold(&all), [false, false]);
+    }
 }

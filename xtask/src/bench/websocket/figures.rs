@@ -165,57 +165,111 @@ fn left_behind(cases: &[Case]) -> Plot {
 }
 
 fn claims(cases: &[Case]) -> Vec<Claim> {
-    let all = |hash: &str, read: Read| -> Vec<f64> {
-        cases
-            .iter()
-            .filter(|case| case.hash.name == hash)
-            .flat_map(|case| samples(case, read))
-            .collect()
-    };
-    let sticky = all("source-ip", |seen| seen.found);
-    let loose = all("5-tuple", |seen| seen.found);
-    let mean = loose.iter().sum::<f64>() / loose.len().max(1) as f64;
-    let by_chance = 1.0 / BACKENDS as f64;
-    let drawn = loose.len() as f64 * f64::from(SESSIONS);
-    let slack = 4.0 * (by_chance * (1.0 - by_chance) / drawn.max(1.0)).sqrt();
-    let disturbed: f64 = cases
-        .iter()
-        .flat_map(|case| samples(case, |seen| seen.disturbed))
-        .sum();
-    let cookie = all(COOKIE.name, |seen| seen.found);
-    let with_cookie = (!cookie.is_empty()).then(|| {
-        Claim::new(
-            "With a cookie every session that comes back finds its state (100 %)",
-            at_worst(&cookie),
-            cookie.iter().all(|share| *share == 1.0),
-        )
-    });
+    let cookie = shares(cases, COOKIE.name);
+    // Whether evenkeel has it shows in whether it was tried.
+    let with_cookie = (!cookie.is_empty()).then(|| all_find("a cookie", &cookie));
     let others = [
-        Claim::new(
-            "With source-ip every session that comes back finds its state (100 %)",
-            at_worst(&sticky),
-            sticky.iter().all(|share| *share == 1.0),
-        ),
-        Claim::new(
-            format!(
-                "Without it, as many as chance has it: {:.0} %, within four standard deviations",
-                by_chance * 100.0
-            ),
-            format!("{:.1} %, give or take {:.1}", mean * 100.0, slack * 100.0),
-            (mean - by_chance).abs() <= slack,
-        ),
-        Claim::new(
-            "A backend that is drained or killed costs the sessions of others nothing (0 connections)",
-            format!("{disturbed:.0} connections"),
-            disturbed == 0.0,
-        ),
+        all_find("source-ip", &shares(cases, "source-ip")),
+        by_chance(&shares(cases, "5-tuple")),
+        undisturbed(cases),
     ];
     others.into_iter().chain(with_cookie).collect()
 }
 
-fn at_worst(shares: &[f64]) -> String {
-    format!(
-        "{:.1} % at worst",
-        100.0 * shares.iter().copied().fold(1.0, f64::min)
+/// Shares of sessions that found their state, of every visit: none did in a visit that failed.
+fn shares(cases: &[Case], hash: &str) -> Vec<f64> {
+    let cases = cases.iter().filter(|case| case.hash.name == hash);
+    cases
+        .flat_map(|case| {
+            let failed = std::iter::repeat_n(0.0, case.failed);
+            samples(case, |seen| seen.found).into_iter().chain(failed)
+        })
+        .collect()
+}
+
+fn all_find(with: &str, shares: &[f64]) -> Claim {
+    let least = shares.iter().copied().reduce(f64::min);
+    Claim::new(
+        format!("With {with} every session that comes back finds its state (100 %)"),
+        least.map_or_else(not_measured, |least| {
+            format!("{:.1} % at worst", least * 100.0)
+        }),
+        least == Some(1.0),
     )
+}
+
+fn by_chance(shares: &[f64]) -> Claim {
+    let expected = 1.0 / BACKENDS as f64;
+    let text = format!(
+        "Without it, as many as chance has it: {:.0} %, within four standard deviations",
+        expected * 100.0
+    );
+    if shares.is_empty() {
+        return Claim::new(text, not_measured(), false);
+    }
+    let mean = shares.iter().sum::<f64>() / shares.len() as f64;
+    let drawn = shares.len() as f64 * f64::from(SESSIONS);
+    let slack = 4.0 * (expected * (1.0 - expected) / drawn).sqrt();
+    Claim::new(
+        text,
+        format!("{:.1} %, give or take {:.1}", mean * 100.0, slack * 100.0),
+        (mean - expected).abs() <= slack,
+    )
+}
+
+fn undisturbed(cases: &[Case]) -> Claim {
+    let disturbed = cases
+        .iter()
+        .flat_map(|case| samples(case, |seen| seen.disturbed))
+        .reduce(|sum, more| sum + more);
+    Claim::new(
+        "A backend that is drained or killed costs the sessions of others nothing (0 connections)",
+        disturbed.map_or_else(not_measured, |sum| format!("{sum:.0} connections")),
+        disturbed == Some(0.0),
+    )
+}
+
+fn not_measured() -> String {
+    "not measured".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::stage::{Event, HASHES},
+        *,
+    };
+
+    fn case(hash: usize, found: &[f64], failed: usize) -> Case {
+        let seen = found.iter().map(|found| Seen {
+            found: *found,
+            ..Seen::default()
+        });
+        Case {
+            hash: HASHES[hash],
+            event: Event::Kill,
+            seen: seen.collect(),
+            failed,
+        }
+    }
+
+    fn hold(cases: &[Case]) -> Vec<bool> {
+        claims(cases).iter().map(|claim| claim.holds).collect()
+    }
+
+    #[test]
+    fn what_was_not_measured_does_not_hold() {
+        assert_eq!(hold(&[]), [false; 3]);
+        let none = [case(0, &[], 0), case(1, &[], 0), case(2, &[], 0)];
+        assert_eq!(hold(&none), [false; 3], "a cookie is not tried yet");
+    }
+
+    #[test]
+    fn a_visit_that_failed_found_nothing() {
+        let found = [case(0, &[0.25], 0), case(1, &[1.0], 0), case(2, &[1.0], 0)];
+        assert_eq!(hold(&found), [true; 4]);
+        let failed = [case(0, &[0.25], 0), case(1, &[1.0], 1), case(2, &[], 1)];
+        assert_eq!(hold(&failed), [false, true, true, false]);
+        assert_eq!(claims(&failed)[0].seen, "0.0 % at worst");
+    }
 }

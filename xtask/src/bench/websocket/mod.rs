@@ -29,6 +29,8 @@ pub(super) struct Case {
     hash: Hash,
     event: Event,
     seen: Vec<Seen>,
+    /// Visits that failed, most likely as not every session came back in time.
+    failed: usize,
 }
 
 impl Case {
@@ -49,6 +51,7 @@ pub(super) fn run(context: &Context) -> Result<Outcome> {
             hash: HASHES[*hash],
             event: *event,
             seen: Vec::new(),
+            failed: 0,
         })
         .collect();
     let mut attempts = Attempts::default();
@@ -65,6 +68,7 @@ pub(super) fn run(context: &Context) -> Result<Outcome> {
                 stage.mend(hash)?;
             }
             let case = &mut cases[at];
+            case.failed += usize::from(visit.is_err());
             case.seen
                 .extend(attempts.keep(&case.name(), visit)?.flatten());
         }

@@ -104,7 +104,7 @@ impl Event {
 }
 
 /// What one run showed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Seen {
     /// Share of sessions that found their state after all of them lost their connection.
     pub(super) found: f64,
