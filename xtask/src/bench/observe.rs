@@ -6,6 +6,8 @@
 //! process used, after it was attached; beside it, what the whole host spent per request. Right is what the backends
 //! say when they end.
 
+mod figures;
+
 use std::{collections::BTreeMap, fs, net::SocketAddr};
 
 use anyhow::{Context as _, Result, ensure};
@@ -14,8 +16,6 @@ use serde_json::Value;
 use super::{
     Context, Outcome,
     host::{Stopwatch, idle},
-    result::{Cell, Claim, Column, Row, Table},
-    stats::median,
 };
 use crate::{
     lab::{Lab, Namespace, Process, Spec},
@@ -33,7 +33,7 @@ const PORT: u16 = 50051;
 const PROXY_PORT: u16 = 8080;
 /// Most of one processor, in percent.
 const GOAL_SHARE: f64 = 2.0;
-/// Most that the hot factor may be off, in percent.
+/// Most that the hot factor and the share of any backend may be off, in percent.
 const GOAL_SKEW: f64 = 1.0;
 
 /// What is observed in a turn.
@@ -80,6 +80,8 @@ struct Seen {
     share: Vec<f64>,
     /// How far the hot factor is from the backends' counts, percent.
     skew: Vec<f64>,
+    /// How far the share of a backend is from its own count, of the one that is furthest off, percent.
+    furthest: Vec<f64>,
     /// Streams that were timed, percent.
     timed: Vec<f64>,
 }
@@ -105,7 +107,7 @@ pub(super) fn run(context: &Context) -> Result<Outcome> {
         }
     }
     progress.done();
-    Ok(outcome(&seen))
+    Ok(figures::outcome(&seen))
 }
 
 fn haproxy(lab: &Lab) -> Result<Process> {
@@ -246,89 +248,11 @@ impl Seen {
         let hot = group["hot_factor"].as_f64().context("hot_factor")?;
         self.skew.push((hot / truth - 1.0).abs() * 100.0);
         let peers = group["peers"].as_array().context("peers")?;
+        self.furthest.push(figures::furthest(peers, served)?);
         let timed = peers
             .iter()
             .filter_map(|peer| peer["latency"]["count"].as_f64());
         self.timed.push(timed.sum::<f64>() / requests * 100.0);
         Ok(())
     }
-}
-
-fn outcome(seen: &[(Turn, Seen)]) -> Outcome {
-    let unobserved: &[f64] = seen.first().map_or(&[], |(_, seen)| &seen.host);
-    let rows = seen.iter().map(|(turn, seen)| {
-        let more: Vec<f64> = seen
-            .host
-            .iter()
-            .zip(unobserved)
-            .map(|(a, b)| a - b)
-            .collect();
-        let more = if *turn == Turn::Nothing {
-            Cell::Empty
-        } else {
-            Cell::figure(&more)
-        };
-        Row::new(
-            turn.label(),
-            vec![
-                Cell::figure(&seen.rate),
-                Cell::figure(&seen.programs),
-                Cell::figure(&seen.process),
-                Cell::figure(&seen.share),
-                Cell::figure(&seen.host),
-                more,
-                Cell::figure(&seen.skew),
-                Cell::figure(&seen.timed),
-            ],
-        )
-    });
-    Outcome {
-        tables: vec![Table {
-            id: "cost".to_owned(),
-            title: "Observing a host on which HAProxy balances flows".to_owned(),
-            of: "observed".to_owned(),
-            columns: vec![
-                Column::new("requests", "1/s", 0),
-                Column::new("programs, a request", "ns", 0),
-                Column::new("process", "ms/s", 2),
-                Column::new("of one core at 50,000/s", "%", 2),
-                Column::new("whole host, a request", "us", 2),
-                Column::new("more than not observed", "us", 2),
-                Column::new("hot factor off by", "%", 3),
-                Column::new("streams timed", "%", 2),
-            ],
-            rows: rows.collect(),
-        }],
-        claims: claims(seen),
-        notes: vec![
-            "Programs: as the kernel times them (BPF_ENABLE_STATS), which counts interrupts that came meanwhile. Process: \
-             after it was attached, reading the tables once a second and at the end."
-                .to_owned(),
-            "The whole host's difference holds the kernel's timing of the programs as well, and is of the size of its \
-             own scatter."
-                .to_owned(),
-        ],
-        ..Outcome::default()
-    }
-}
-
-fn claims(seen: &[(Turn, Seen)]) -> Vec<Claim> {
-    let Some((_, seen)) = seen.iter().find(|(turn, _)| *turn == Turn::Backends) else {
-        return Vec::new();
-    };
-    let (share, skew) = (median(&seen.share), median(&seen.skew));
-    vec![
-        Claim::new(
-            format!(
-                "observing 50,000 requests a second costs at most {GOAL_SHARE:.0} % of one core"
-            ),
-            format!("{share:.2} %"),
-            share <= GOAL_SHARE,
-        ),
-        Claim::new(
-            format!("the proxy's skew is seen within {GOAL_SKEW:.0} % of the backends' own counts"),
-            format!("hot factor off by {skew:.3} %"),
-            skew <= GOAL_SKEW,
-        ),
-    ]
 }
