@@ -47,7 +47,12 @@ fn large_requests_count_exactly(stage: &Stage) -> Result<()> {
 
 #[test]
 fn large_requests_count_exactly_with_and_without_gso_and_gro() -> Result<()> {
-    for offloads in [Offloads::All, Offloads::NoChecksums, Offloads::None] {
+    for offloads in [
+        Offloads::All,
+        Offloads::NoChecksums,
+        Offloads::None,
+        Offloads::Merged,
+    ] {
         let mut setup = Setup::backends(2);
         setup.spec.offloads = offloads;
         large_requests_count_exactly(&setup.start()?)?;

@@ -62,7 +62,7 @@ fn the_xdp_hook_counts_exactly_with_nat_and_dnat() -> Result<()> {
 
 #[test]
 fn counts_are_exact_whatever_the_network_card_does_by_itself() -> Result<()> {
-    for offloads in [Offloads::All, Offloads::None] {
+    for offloads in [Offloads::All, Offloads::None, Offloads::Merged] {
         let mut setup = Setup::backends(2);
         setup.spec.offloads = offloads;
         h2load_agrees(&setup)?;

@@ -3,14 +3,20 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
-use evenkeel_tests::{Observer, PORT, PROXY_PORT, Process, Setup, Stage};
+use evenkeel_tests::{Observer, Offloads, PORT, PROXY_PORT, Process, Setup, Stage};
 use serde_json::Value;
 use xtask::{shell, workspace};
 
 /// A lab with so many echo backends, and no daemon.
 fn stage(backends: usize) -> Result<(Stage, Vec<Process>)> {
+    stage_with(backends, Offloads::NoChecksums)
+}
+
+/// The same with other virtual cards.
+fn stage_with(backends: usize, offloads: Offloads) -> Result<(Stage, Vec<Process>)> {
     let mut setup = Setup::backends(backends);
     setup.spec.gateway = true;
+    setup.spec.offloads = offloads;
     let stage = setup.without_backends()?;
     let echoes = (0..backends)
         .map(|index| stage.echo(index, &[]))
@@ -193,7 +199,13 @@ fn top_before(group: &Value) -> BTreeMap<String, u64> {
 
 #[test]
 fn clients_and_servers_see_the_same_streams_as_the_gateway_between_them() -> Result<()> {
-    let (stage, echoes) = stage(1)?;
+    for offloads in [Offloads::NoChecksums, Offloads::Merged] {
+        all_three_see_the_same(stage_with(1, offloads)?)?;
+    }
+    Ok(())
+}
+
+fn all_three_see_the_same((stage, echoes): (Stage, Vec<Process>)) -> Result<()> {
     let port = PORT.to_string();
     let client = Observer::start(&stage, stage.lab.client(), &["eth0", "--port", &port])?;
     let gateway = Observer::start(&stage, stage.lab.balancer(), &["client", "b1"])?;

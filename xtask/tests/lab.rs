@@ -1,8 +1,8 @@
 //! The lab itself: it connects what it should, loses what it is told to, and leaves nothing behind. Needs root.
 
-use std::{net::SocketAddr, path::Path, process::Command};
+use std::{fs, net::SocketAddr, path::Path, process::Command};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use xtask::{
     lab::{Lab, Loss, Offloads, Process, Spec},
     shell,
@@ -92,6 +92,60 @@ fn every_nth_packet_is_lost_when_asked() -> Result<()> {
     }
     let lost = lab.lost()?;
     ensure!((4..=16).contains(&lost), "{lost}");
+    Ok(())
+}
+
+/// What the kernel says of `protocol` in the balancer's /proc/net/`file`: one line of names, one of numbers.
+fn statistic(lab: &Lab, file: &str, protocol: &str, name: &str) -> Result<u64> {
+    let mut cat = lab.balancer().command("cat");
+    let printed = shell::capture(cat.arg(format!("/proc/net/{file}")))?;
+    let mut lines = printed.lines().filter_map(|line| line.split_once(": "));
+    let mut next = || {
+        let (_, words) = lines.find(|(begins, _)| *begins == protocol)?;
+        Some(words.split_whitespace())
+    };
+    let (names, numbers) = (next().context("names")?, next().context("numbers")?);
+    let mut pairs = names.zip(numbers);
+    let (_, number) = pairs.find(|(it, _)| *it == name).context("no such name")?;
+    Ok(number.parse()?)
+}
+
+#[test]
+fn segments_reach_the_balancer_merged_when_asked_and_only_then() -> Result<()> {
+    for (offloads, merged) in [(Offloads::Merged, true), (Offloads::None, false)] {
+        let lab = Lab::new(&Spec {
+            backends: 1,
+            gateway: true,
+            offloads,
+            ..Spec::default()
+        })?;
+        for interface in lab.interfaces() {
+            let mut ethtool = lab.balancer().command("ethtool");
+            let said = shell::capture(ethtool.args(["-k", &interface]))?;
+            let state = if merged { "on" } else { "off" };
+            let state = format!("generic-receive-offload: {state}");
+            ensure!(said.contains(&state), "{interface}: {said}");
+        }
+        let server = &lab.backends()[0];
+        let mut iperf3 = server.command("iperf3");
+        iperf3.args(["--server", "--one-off", "--forceflush"]);
+        let mut server = Process::start(&lab, "iperf3", &mut iperf3)?;
+        let output = lab.directory().join("iperf3.out");
+        server.wait_until("it listened", || {
+            fs::read_to_string(&output).is_ok_and(|said| said.contains("Server listening"))
+        })?;
+        let backend = lab.backend_address(0, 0)?.ip().to_string();
+        let mut iperf3 = lab.client().command("iperf3");
+        shell::capture(iperf3.args(["--client", &backend, "--bytes", "10M"]))?;
+        // The first counts what the card gave to IP, the second the segments that this was on the wire.
+        let packets = statistic(&lab, "snmp", "Ip", "InReceives")?;
+        let segments = statistic(&lab, "netstat", "IpExt", "InNoECTPkts")?;
+        ensure!(segments > 7000, "10 MB were {segments} segments");
+        ensure!(
+            (packets * 2 < segments) == merged,
+            "{segments} segments came in {packets} packets"
+        );
+    }
     Ok(())
 }
 

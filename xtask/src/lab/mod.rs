@@ -52,13 +52,17 @@ const MOST_BACKENDS: usize = 99;
 /// What the virtual network cards do by themselves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Offloads {
-    /// As the kernel makes them: packets of 64 KiB without checksums. Fast, and hides a missing checksum.
+    /// As the kernel makes them: packets of 64 KiB without checksums, and nothing is merged. Fast, and hides a missing
+    /// checksum.
     #[default]
     All,
     /// Checksums are written and checked: what functional tests want.
     NoChecksums,
     /// Every packet is as it would be on a wire.
     None,
+    /// Sent as on a wire and merged where they arrive (GRO), which a virtual card does not do by itself: what TC sees
+    /// behind a real card.
+    Merged,
 }
 
 /// Packets lost between client and balancer, in both directions.

@@ -74,16 +74,17 @@ impl Namespace {
         shell::capture(&mut ip)?;
         for (namespace, interface) in [(self, here), (other, there)] {
             namespace.ip(&[&format!("link set {interface} up")])?;
-            let off: &[&str] = match spec.offloads {
+            let settings: &[&str] = match spec.offloads {
                 Offloads::All => continue,
                 Offloads::NoChecksums => &["tx", "off"],
                 Offloads::None => &["tx", "off", "tso", "off", "gso", "off", "gro", "off"],
+                Offloads::Merged => &["tx", "off", "tso", "off", "gso", "off", "gro", "on"],
             };
             shell::capture(
                 namespace
                     .command("ethtool")
                     .args(["-K", interface])
-                    .args(off),
+                    .args(settings),
             )?;
         }
         Ok(())
