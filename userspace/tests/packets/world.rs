@@ -2,7 +2,6 @@
 
 use std::io::ErrorKind::WouldBlock;
 use std::net::Ipv4Addr;
-use std::path::Path;
 
 use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, PerCpuArray};
 use aya::programs::{Program, ProgramError, SchedClassifier, TestRun, TestRunOptions, Xdp};
@@ -16,6 +15,9 @@ use evenkeel_ebpf::abi::{
 use evenkeel_ebpf::table::{self, Entry};
 
 use crate::lab::{Lab, run};
+
+/// The very object that this build of evenkeel embeds, wherever it came from; empty where there was none.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/evenkeel.bpf.o"));
 
 /// Of the flow hash.
 pub const SEED: u64 = 7;
@@ -100,11 +102,8 @@ impl World {
                 &["neigh", "replace", &address, "lladdr", mac, "dev", "ekd0"],
             );
         }
-        let object = std::env::var("EVENKEEL_BPF_OBJECT").unwrap_or_else(|_| {
-            concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bpf/evenkeel.bpf.o").to_owned()
-        });
         assert!(
-            Path::new(&object).exists(),
+            !OBJECT.is_empty(),
             "these tests need the BPF program: run `cargo xtask build`"
         );
         let slots = table::slots(setup.flows);
@@ -114,7 +113,7 @@ impl World {
             .map_max_entries("FLOW_INDEX", buckets)
             .map_max_entries("REPLIES", slots)
             .map_max_entries("REPLY_INDEX", buckets)
-            .load_file(&object)
+            .load(OBJECT)
             .expect("the object's maps can be made");
         let mut world = Self {
             hook,
