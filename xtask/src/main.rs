@@ -215,14 +215,14 @@ fn run(command: &Commands) -> Result<()> {
             seed,
             katran,
             command: None,
-        } => bench::run(
-            names,
-            &bench::Context {
+        } => {
+            let context = bench::Context {
                 quick: extent.quick,
                 seed: *seed,
                 katran: katran.clone(),
-            },
-        ),
+            };
+            measure(names, &context)
+        }
         Commands::Fuzz { targets, time } => fuzz::run(targets, *time),
         Commands::Vm {
             kernels,
@@ -237,6 +237,12 @@ fn run(command: &Commands) -> Result<()> {
         }),
         Commands::Lab { command } => lab(command),
     }
+}
+
+fn measure(names: &[String], context: &bench::Context) -> Result<()> {
+    // What a killed run left behind may still run, and take the processor from what is measured.
+    lab::clean(Leftovers::Abandoned, &[])?;
+    bench::run(names, context)
 }
 
 fn lab(command: &LabCommands) -> Result<()> {

@@ -3,6 +3,8 @@
 //! Tests that need root or a peer never pass by being skipped: everything they need is provided first, or the run
 //! fails with one sentence. The last thing printed is the test runner's summary.
 
+mod interrupt;
+
 use std::process::{Command, Stdio};
 
 use anyhow::{Result, bail, ensure};
@@ -25,32 +27,46 @@ pub fn run(filter: &[String]) -> Result<()> {
     setup::lab_tools()?;
     setup::test_tools()?;
     build::quick()?;
+    sweep()?;
+    let outcome = if has("nextest") {
+        let mut nextest = cargo(&["nextest", "run", "--workspace"]);
+        interrupt::run(nextest.args(filter))
+    } else {
+        without_nextest(filter)
+    };
+    if interrupt::happened() {
+        // The tests ended as they could; nobody is left to look after what they made.
+        sweep()?;
+        bail!("interrupted");
+    }
+    outcome
+}
+
+/// Takes away what tests and labs left behind whose process is gone.
+fn sweep() -> Result<()> {
     for id in lab::clean(Leftovers::Abandoned, &[])? {
         eprintln!("  removed {id}, left behind by a run that was killed");
     }
-    if has("nextest") {
-        let mut nextest = cargo(&["nextest", "run", "--workspace"]);
-        return shell::run(nextest.args(filter));
+    Ok(())
+}
+
+/// The tests that need the machine for themselves come last, one at a time.
+fn without_nextest(filter: &[String]) -> Result<()> {
+    let others = || {
+        let mut others = cargo(&["test", "--workspace", "--no-fail-fast", "--exclude", SERIAL]);
+        others.args(["--exclude", "xtask"]).args(filter);
+        others
+    };
+    let serial = || {
+        let mut serial = cargo(&["test", "--no-fail-fast", "--package", SERIAL]);
+        serial.args(["--package", "xtask"]).args(filter);
+        serial
+    };
+    let done = interrupt::run(&mut others());
+    if interrupt::happened() {
+        return done;
     }
-    // Without nextest, the tests that need the machine for themselves come last, one at a time.
-    let others = shell::run(
-        cargo(&["test", "--workspace", "--no-fail-fast", "--exclude", SERIAL])
-            .args(["--exclude", "xtask"])
-            .args(filter),
-    );
-    let serial = shell::run(
-        cargo(&[
-            "test",
-            "--no-fail-fast",
-            "--package",
-            SERIAL,
-            "--package",
-            "xtask",
-        ])
-        .args(filter)
-        .args(["--", "--test-threads=1"]),
-    );
-    others.and(serial)
+    done.and(interrupt::run(serial().args(["--", "--test-threads=1"])))
 }
 
 /// Formatting, lints, tests: all of them, so that one run tells all that is wrong.

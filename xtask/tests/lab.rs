@@ -1,10 +1,15 @@
 //! The lab itself: it connects what it should, loses what it is told to, and leaves nothing behind. Needs root.
 
-use std::{fs, net::SocketAddr, path::Path, process::Command};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use xtask::{
-    lab::{Lab, Loss, Offloads, Process, Spec},
+    lab::{Lab, Leftovers, Loss, Offloads, Process, Spec, clean},
     shell,
 };
 
@@ -92,6 +97,43 @@ fn every_nth_packet_is_lost_when_asked() -> Result<()> {
     }
     let lost = lab.lost()?;
     ensure!((4..=16).contains(&lost), "{lost}");
+    Ok(())
+}
+
+/// What a test of the data path makes, under the name that its process would give it.
+fn places(pid: u32, started: &str) -> Result<[PathBuf; 3]> {
+    let id = format!("ekd{pid}t{started}x4711");
+    for role in ["balancer", "peer"] {
+        shell::capture(Command::new("ip").args(["netns", "add", &format!("{id}-{role}")]))?;
+    }
+    let pins = Path::new("/sys/fs/bpf").join(&id);
+    fs::create_dir_all(pins.join("1/maps"))?;
+    let namespace = |role| Path::new("/run/netns").join(format!("{id}-{role}"));
+    Ok([namespace("balancer"), namespace("peer"), pins])
+}
+
+/// Field 22 of /proc/PID/stat, see proc(5).
+fn start_time(pid: u32) -> Result<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let (_, rest) = stat.rsplit_once(')').context("a name")?;
+    let field = rest.split_whitespace().nth(19).context("a start time")?;
+    Ok(field.to_owned())
+}
+
+#[test]
+fn what_a_killed_test_of_the_data_path_left_is_swept_and_a_living_ones_is_not() -> Result<()> {
+    let mut child = Command::new("sleep").arg("1000").spawn()?;
+    let started = start_time(child.id())?;
+    let places = places(child.id(), &started)?;
+    clean(Leftovers::Abandoned, &[])?;
+    let left = places.iter().all(|place| place.exists());
+    child.kill()?;
+    child.wait()?;
+    clean(Leftovers::Abandoned, &[])?;
+    ensure!(left, "a living test lost what it needs");
+    for place in places {
+        ensure!(!place.exists(), "{} is still there", place.display());
+    }
     Ok(())
 }
 

@@ -20,10 +20,11 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 /// How long something may take to become true before a test gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Two network namespaces and a pin directory. The balancer's has `ekd0`, 10.77.0.1/24; the peer's, at the other end
+/// Two network namespaces and a pin directory, whose name says which process made them: where that is killed, the next
+/// `cargo xtask test` takes them away (`xtask/src/lab/packets.rs`). The balancer's has `ekd0`, 10.77.0.1/24; the peer's, at the other end
 /// of it, `ekd1`, 10.77.0.2/24, and a route to 10.77.1.0/24 (services) over the balancer.
 pub struct Lab {
-    namespace: String,
+    name: String,
     pub pin_dir: PathBuf,
 }
 
@@ -36,31 +37,36 @@ impl Lab {
             "these tests need root: run `sudo cargo xtask test`"
         );
         let name = format!(
-            "ekd{}x{}",
+            "ekd{}t{}x{}",
             std::process::id(),
+            start_time(),
             COUNT.fetch_add(1, Ordering::Relaxed)
         );
         let lab = Self {
             pin_dir: Path::new("/sys/fs/bpf").join(&name),
-            namespace: name,
+            name,
         };
-        run("ip", &["netns", "add", &lab.namespace]);
+        run("ip", &["netns", "add", &lab.balancer()]);
         run("ip", &["netns", "add", &lab.peer()]);
-        enter(&lab.namespace);
+        enter(&lab.balancer());
         run("ip", &["link", "set", "lo", "up"]);
         fs::write("/proc/sys/net/ipv4/ip_forward", "1").expect("root may forward");
         lab.wire();
         lab
     }
 
+    fn balancer(&self) -> String {
+        format!("{}-balancer", self.name)
+    }
+
     fn peer(&self) -> String {
-        format!("{}p", self.namespace)
+        format!("{}-peer", self.name)
     }
 
     /// Makes the veth pair.
     pub fn wire(&self) {
-        let (near, peer) = (self.namespace.as_str(), self.peer());
-        let peer = peer.as_str();
+        let (near, peer) = (self.balancer(), self.peer());
+        let (near, peer) = (near.as_str(), peer.as_str());
         run(
             "ip",
             &[
@@ -142,12 +148,21 @@ impl Drop for Lab {
     fn drop(&mut self) {
         // Unpinning detaches; the namespace takes its interfaces and filters with it.
         let _ = Command::new("rm").arg("-rf").arg(&self.pin_dir).status();
-        for namespace in [self.peer(), self.namespace.clone()] {
+        for namespace in [self.peer(), self.balancer()] {
             let _ = Command::new("ip")
                 .args(["netns", "del", &namespace])
                 .status();
         }
     }
+}
+
+/// When this process began, in clock ticks since boot: a process id alone may be given out again. Field 22 of
+/// /proc/PID/stat, see proc(5); the name, field 2, may hold spaces and ends at the last bracket.
+fn start_time() -> String {
+    let stat = fs::read_to_string("/proc/self/stat").expect("/proc is mounted");
+    let (_, rest) = stat.rsplit_once(')').expect("a name in brackets");
+    let started = rest.split_whitespace().nth(19);
+    started.expect("a start time").to_owned()
 }
 
 /// Moves the calling thread into a namespace.

@@ -19,6 +19,7 @@ use rustix::process::Pid;
 use super::{
     HOME,
     namespace::NAMES,
+    packets,
     stop::{Running, stop},
 };
 use crate::shell;
@@ -127,6 +128,12 @@ pub enum Leftovers {
 /// Removes labs that nobody looks after any more, of those `named` where any is; returns the names of what went.
 pub fn clean(which: Leftovers, named: &[String]) -> Result<Vec<String>> {
     let mut removed = Vec::new();
+    for id in packets::abandoned() {
+        if named.is_empty() || named.contains(&id) {
+            packets::remove(&id);
+            removed.push(id);
+        }
+    }
     let entries = match fs::read_dir(HOME) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(removed),
@@ -159,7 +166,7 @@ fn owner(id: &str) -> PathBuf {
 }
 
 /// When process `pid` began, in clock ticks since boot: field 22 of /proc/PID/stat, see proc(5).
-fn start_time(pid: u32) -> Option<String> {
+pub(super) fn start_time(pid: u32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name, field 2, may hold spaces and brackets; it ends at the last bracket.
     let (_, rest) = stat.rsplit_once(')')?;
@@ -167,7 +174,7 @@ fn start_time(pid: u32) -> Option<String> {
 }
 
 /// Processes first, then the namespaces, then mounts and files. Does as much as it can and says what it could not.
-fn take_away(id: &str, started: Vec<Running>) {
+pub(super) fn take_away(id: &str, started: Vec<Running>) {
     let namespaces = namespaces(id);
     let inodes: Vec<u64> = namespaces.iter().map(|(_, inode)| *inode).collect();
     stop(started, &inodes);

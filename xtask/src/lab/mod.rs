@@ -19,6 +19,7 @@ mod cleanup;
 mod config;
 mod daemon;
 mod namespace;
+mod packets;
 mod process;
 mod relay;
 mod stop;
