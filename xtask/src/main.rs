@@ -59,7 +59,7 @@ enum Commands {
     },
     /// Run all tests: unit, property, packet and end-to-end tests. Builds first; needs root.
     Test {
-        /// Passed to the test runner, e.g. part of a test's name.
+        /// Parts of tests' names, also as FILE::NAME; or whatever the test runner takes, from its first option on.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         filter: Vec<String>,
     },

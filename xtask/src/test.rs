@@ -4,6 +4,7 @@
 //! fails with one sentence. The last thing printed is the test runner's summary.
 
 mod interrupt;
+mod names;
 
 use std::process::{Command, Stdio};
 
@@ -18,7 +19,8 @@ use crate::{
 /// Packages whose tests have the machine to themselves.
 const SERIAL: &str = "evenkeel-tests";
 
-/// Unit and property tests, packet tests in the kernel, end-to-end tests; `filter` goes to the test runner.
+/// Unit and property tests, packet tests in the kernel, end-to-end tests; all, or those that `filter` names. Options of
+/// the test runner go to it as they are.
 pub fn run(filter: &[String]) -> Result<()> {
     ensure!(
         workspace::is_root(),
@@ -29,10 +31,11 @@ pub fn run(filter: &[String]) -> Result<()> {
     build::quick()?;
     sweep()?;
     let outcome = if has("nextest") {
-        let mut nextest = cargo(&["nextest", "run", "--workspace"]);
-        interrupt::run(nextest.args(filter))
+        // What matches nothing is a mistake in the name, and proves nothing.
+        let mut nextest = cargo(&["nextest", "run", "--workspace", "--no-tests=fail"]);
+        interrupt::run(nextest.args(names::for_nextest(filter)))
     } else {
-        without_nextest(filter)
+        without_nextest(&names::for_cargo(filter)?)
     };
     if interrupt::happened() {
         // The tests ended as they could; nobody is left to look after what they made.
@@ -62,6 +65,15 @@ fn without_nextest(filter: &[String]) -> Result<()> {
         serial.args(["--package", "xtask"]).args(filter);
         serial
     };
+    if !filter.is_empty() {
+        let mut listed = shell::capture(others().args(["--", "--list"]))?;
+        listed += &shell::capture(serial().args(["--", "--list"]))?;
+        ensure!(
+            listed.lines().any(|line| line.ends_with(": test")),
+            "no test matches: {}",
+            filter.join(" ")
+        );
+    }
     let done = interrupt::run(&mut others());
     if interrupt::happened() {
         return done;
