@@ -23,8 +23,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 pub use xtask::lab::{Daemon, Lab, Loss, Namespace, Offloads, Process, Service, Spec};
-use xtask::lab::{Interface, render};
-use xtask::{shell, workspace};
+use xtask::lab::{Interface, Signal, render};
+use xtask::workspace;
 
 pub use clients::{client_script, h2load, python, serve_python, start_python};
 pub use counts::{Counts, Served, count};
@@ -224,9 +224,14 @@ impl Stage {
     /// Kills the daemon with SIGKILL; [`Stage::restart_daemon`] starts it again.
     pub fn kill_daemon(&mut self) -> Result<()> {
         let process = self.daemon()?.process();
-        shell::capture(Command::new("kill").args(["-KILL", &process.id().to_string()]))?;
+        process.signal(Signal::SIGKILL)?;
         process.wait()?;
         Ok(())
+    }
+
+    /// Tells the daemon by SIGHUP to read its configuration again.
+    pub fn hang_up(&mut self) -> Result<()> {
+        self.daemon()?.process().signal(Signal::SIGHUP)
     }
 
     /// Starts the daemon again after it was killed.

@@ -101,13 +101,8 @@ fn sighup_reloads_too_and_a_wrong_file_does_not_end_the_daemon() -> Result<()> {
     let mut stage = Setup::backends(1).start()?;
     let file = stage.daemon()?.config().to_owned();
     let good = fs::read_to_string(&file)?;
-    let hangup = |stage: &mut Stage| -> Result<()> {
-        let id = stage.daemon()?.process().id().to_string();
-        ensure!(Command::new("kill").args(["-HUP", &id]).status()?.success());
-        Ok(())
-    };
     fs::write(&file, "[[service")?;
-    hangup(&mut stage)?;
+    stage.hang_up()?;
     evenkeel_tests::eventually(
         "a complaint in the log",
         || stage.daemon()?.process().log(),
@@ -115,7 +110,7 @@ fn sighup_reloads_too_and_a_wrong_file_does_not_end_the_daemon() -> Result<()> {
     )?;
     stage.load(&["-n", "50"])?.all_ok()?;
     fs::write(&file, good.replace("mode = \"l4\"", "mode = \"l7\""))?;
-    hangup(&mut stage)?;
+    stage.hang_up()?;
     let services = || stage.json(&["services"]);
     evenkeel_tests::eventually("the new mode", services, |now| {
         now["services"][0]["mode"] == "l7"

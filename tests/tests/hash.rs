@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use evenkeel_tests::{Setup, Stage, eventually};
@@ -36,8 +35,7 @@ fn a_reload_to_source_ip_brings_new_flows_of_a_client_to_one_backend() -> Result
         let file = stage.daemon()?.config().to_owned();
         let text = fs::read_to_string(&file)?;
         fs::write(&file, text.replace("\"5-tuple\"", "\"source-ip\""))?;
-        let id = stage.daemon()?.process().id().to_string();
-        ensure!(Command::new("kill").args(["-HUP", &id]).status()?.success());
+        stage.hang_up()?;
         let services = || stage.json(&["services"]);
         eventually("the new hash", services, |now| {
             now["services"][0]["hash"] == "source-ip"

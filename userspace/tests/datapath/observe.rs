@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 
 use aya::programs::{SchedClassifier, TcAttachType};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::lab::{Echo, Lab, echo_service, eventually, run};
 
@@ -46,7 +47,7 @@ impl Observer {
 
     /// Ends it with SIGTERM; what it printed.
     fn stop(mut self) -> String {
-        run("kill", &[&self.child.id().to_string()]);
+        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("it runs");
         let mut printed = String::new();
         let mut output = self.child.stdout.take().expect("a pipe");
         output.read_to_string(&mut printed).expect("text");

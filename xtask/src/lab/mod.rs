@@ -38,6 +38,7 @@ pub use cleanup::{Leftovers, clean};
 pub use config::{Interface, Service, render};
 pub use daemon::Daemon;
 pub use namespace::Namespace;
+pub use nix::sys::signal::Signal;
 pub use process::Process;
 pub use relay::{Passed, Relay, RelaySpec};
 
