@@ -2,9 +2,14 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
-use evenkeel::config::{Config, HashChoice, Mode};
+use evenkeel::config::{
+    Auto, Backend, Config, Daemon, Flows, Forwarding, HashChoice, HookChoice, Interface, Lines,
+    Mode, Nat, Service, Sizes, XdpMode,
+};
 use evenkeel::datapath::capabilities;
+use evenkeel::l7::{Limits, Policy};
 use proptest::prelude::*;
 
 /// Does `work` without the privileges to load programs: trying them takes seconds, and says nothing of a configuration.
@@ -98,11 +103,13 @@ fn matches(error: &str, expected: &str) -> bool {
     }
 }
 
+/// Every key but those of `[l7]`, each with another value than its default.
 const FULL: &str = r#"
 [daemon]
-socket = "/run/evenkeel/control.sock"
-state_dir = "/run/evenkeel"
-pin_dir = "/sys/fs/bpf/evenkeel"
+socket = "/run/other/control.sock"
+socket_group = "adm"
+state_dir = "/run/other"
+pin_dir = "/sys/fs/bpf/other"
 [[interface]]
 name = "eth0"
 hook = "xdp"
@@ -114,6 +121,7 @@ count_streams = false
 [nat]
 ports = "20000-30000"
 addresses = ["10.0.0.2/32", "10.0.0.16/30"]
+port_hold = "5s"
 [limits]
 backends = 16
 services = 2
@@ -135,21 +143,133 @@ hash = "source-ip"
 backend = [{ address = "10.0.1.1:50051", weight = 0 }, { address = "10.0.1.2:50051" }]
 "#;
 
+/// What [`FULL`] says, with other limits of the proxy.
+fn full(l7: Limits) -> Config {
+    let backend = |address: &str, weight| Backend {
+        address: address.parse().expect("an address"),
+        weight,
+    };
+    let nat_addresses = [
+        "10.0.0.2",
+        "10.0.0.16",
+        "10.0.0.17",
+        "10.0.0.18",
+        "10.0.0.19",
+    ];
+    Config {
+        file: "full.toml".to_owned(),
+        daemon: Daemon {
+            socket: "/run/other/control.sock".into(),
+            socket_group: Some("adm".to_owned()),
+            state_dir: "/run/other".into(),
+            pin_dir: "/sys/fs/bpf/other".into(),
+        },
+        interfaces: vec![Interface {
+            name: "eth0".to_owned(),
+            hook: HookChoice::Xdp,
+            xdp_mode: XdpMode::Generic,
+        }],
+        flows: Flows {
+            max: 4096,
+            closed_hold: Duration::from_millis(500),
+            count_streams: false,
+        },
+        nat: Nat {
+            ports: 20_000..=30_000,
+            addresses: nat_addresses
+                .map(|it| it.parse().expect("an address"))
+                .to_vec(),
+            port_hold: Duration::from_secs(5),
+        },
+        limits: Sizes {
+            backends: 16,
+            services: 2,
+            upstreams: 2048,
+        },
+        auto: Auto {
+            hot_factor: 2.0,
+            min_streams: 10,
+            interval: Duration::from_secs(10),
+        },
+        l7,
+        services: vec![Service {
+            name: "echo".to_owned(),
+            address: "10.0.0.10:50051".parse().expect("an address"),
+            mode: Mode::Auto,
+            policy: Policy::P2c,
+            forwarding: Forwarding::Dnat,
+            hash: HashChoice::SourceIp,
+            backends: vec![backend("10.0.1.1:50051", 0), backend("10.0.1.2:50051", 1)],
+        }],
+        lines: Lines {
+            interfaces: vec![8],
+            nat_ports: Some(16),
+            socket_group: Some(4),
+        },
+    }
+}
+
+/// All fields of a table, by name: a new one does not compile until it is here, and in [`FULL`].
+macro_rules! none_is_default {
+    ($table:ident { $($field:ident),* }, $value:expr) => {
+        let (default, $table { $($field),* }) = ($table::default(), $value);
+        $(assert_ne!(*$field, default.$field, stringify!($table.$field));)*
+    };
+}
+
 #[test]
 fn every_key_is_read() {
-    let config = Config::parse(FULL, "full.toml").expect("right");
-    assert_eq!(config.nat.addresses.len(), 5);
-    assert_eq!(config.flows.closed_hold.as_millis(), 500);
-    assert_eq!(config.l7.workers, 2);
-    assert_eq!(config.limits.upstreams, 2048);
-    assert_eq!(config.services[0].mode, Mode::Auto);
-    assert_eq!(config.services[0].hash, HashChoice::SourceIp);
-    let weights: Vec<u32> = config.services[0]
-        .backends
-        .iter()
-        .map(|b| b.weight)
-        .collect();
-    assert_eq!(weights, [0, 1]);
+    // Of the proxy there are too many to write them down: each is one more than its default.
+    let mut limits = serde_json::to_value(Limits::default()).expect("a table");
+    let mut l7 = String::new();
+    for (key, value) in limits.as_object_mut().expect("a table") {
+        *value = (value.as_u64().expect("a number") + 1).into();
+        l7.push_str(&format!("{key} = {value}\n"));
+    }
+    let expected = full(serde_json::from_value(limits).expect("limits"));
+    none_is_default!(
+        Daemon {
+            socket,
+            socket_group,
+            state_dir,
+            pin_dir
+        },
+        &expected.daemon
+    );
+    none_is_default!(
+        Flows {
+            max,
+            closed_hold,
+            count_streams
+        },
+        &expected.flows
+    );
+    none_is_default!(
+        Nat {
+            ports,
+            addresses,
+            port_hold
+        },
+        &expected.nat
+    );
+    none_is_default!(
+        Sizes {
+            backends,
+            services,
+            upstreams
+        },
+        &expected.limits
+    );
+    none_is_default!(
+        Auto {
+            hot_factor,
+            min_streams,
+            interval
+        },
+        &expected.auto
+    );
+    let text = FULL.replace("workers = 2\n", &l7);
+    assert_eq!(Config::parse(&text, "full.toml").expect("right"), expected);
 }
 
 proptest! {
