@@ -23,7 +23,7 @@ use std::{
 use anyhow::{Result, ensure};
 use serde::Serialize;
 
-use crate::{build, setup::Route, workspace};
+use crate::{build, setup::Route, term::Progress, workspace};
 use judge::{Verdict, judge};
 use version::Kernel;
 
@@ -60,6 +60,7 @@ pub fn run(options: &Options) -> Result<()> {
     let evenkeel = binary(options.no_build)?;
     let cache = workspace::target()?.join("vm");
     fs::create_dir_all(&cache)?;
+    let _lock = exclusive(&cache)?;
     let mut verdicts = Vec::new();
     for kernel in &kernels {
         verdicts.push(try_kernel(kernel, &evenkeel, &cache, options.timeout)?);
@@ -83,6 +84,16 @@ pub fn run(options: &Options) -> Result<()> {
         logs.join(", ")
     );
     Ok(())
+}
+
+/// Two runs at once would use the same files (a guest's system, its console), and take each other the processor that the
+/// timeout counts on.
+fn exclusive(cache: &Path) -> Result<fs::File> {
+    let lock = fs::File::create(cache.join("lock"))?;
+    let progress = Progress::start("waiting for another run to end");
+    lock.lock()?;
+    progress.done();
+    Ok(lock)
 }
 
 /// `EVENKEEL_BIN` as it is, else the release build, made if it is not up to date.

@@ -13,9 +13,11 @@ use xtask::bench::report::{
 /// Plots of the fixture, once in each frame.
 const PLOTS: usize = 2 * 8;
 
-/// What a browser sees of `page`; `name` is unique among tests that run at once.
+/// What a browser sees of `page`; `name` is unique among tests of this process.
 fn look(name: &str, page: &str, dark: bool) -> Result<Found> {
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("report-{name}-{dark}"));
+    let process = std::process::id();
+    let name = format!("report-{name}-{dark}-{process}");
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     browser::look(&directory, page, dark)
 }
 
