@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use evenkeel_tests::{Setup, eventually};
+use evenkeel_tests::{Counts, Setup, Stage, eventually};
 
 #[test]
 fn flows_carry_on_without_the_daemon_and_a_restart_picks_every_one_up() -> Result<()> {
@@ -13,70 +13,65 @@ fn flows_carry_on_without_the_daemon_and_a_restart_picks_every_one_up() -> Resul
         Setup::backends(2).dnat(),
         Setup::backends(2).hook("xdp"),
     ] {
-        let mut stage = setup.start()?;
-        let mut steady = stage.start_load(
-            "steady",
-            &["--rate", "1000", "-c", "8", "-m", "20", "--duration", "60s"],
-        )?;
-        let renewed = [
-            "--rate",
-            "1000",
-            "-c",
-            "8",
-            "-m",
-            "20",
-            "--duration",
-            "60s",
-            "--connection-lifetime",
-            "500ms",
-        ];
-        let mut renewed = stage.start_load("renewed", &renewed)?;
-        steady.wait_for(500)?;
-        renewed.wait_for(500)?;
-        let flows = stage.json(&["flows", "--top", "100000"])?;
-        let before = stage.counts()?;
+        flows_carry_on(setup.start()?)?;
+    }
+    Ok(())
+}
 
-        stage.kill_daemon()?;
-        thread::sleep(Duration::from_secs(1));
-        stage.restart_daemon()?;
+fn flows_carry_on(mut stage: Stage) -> Result<()> {
+    let load = ["--rate", "1000", "-c", "8", "-m", "20", "--duration", "60s"];
+    let mut steady = stage.start_load("steady", &load)?;
+    let lifetime = ["--connection-lifetime", "500ms"];
+    let mut renewed = stage.start_load("renewed", &[&load[..], &lifetime].concat())?;
+    steady.wait_for(500)?;
+    renewed.wait_for(500)?;
+    let flows = stage.json(&["flows", "--top", "100000"])?;
+    let before = stage.counts()?;
 
-        let after = stage.counts()?;
+    stage.kill_daemon()?;
+    thread::sleep(Duration::from_secs(1));
+    stage.restart_daemon()?;
+
+    none_went_backwards(&before, &stage.counts()?)?;
+    let status = stage.json(&["status"])?;
+    ensure!(status["adopted"] == true, "{status}");
+    steady.wait_for_more(2000)?;
+    let still = stage.json(&["flows", "--top", "100000"])?;
+    let (steady, renewed) = (steady.finish()?.all_ok()?, renewed.finish()?.all_ok()?);
+    ensure!(
+        steady.connections == 8 && steady.retried == 0,
+        "a flow was lost: {}",
+        steady.report
+    );
+    let kept = same_place(&flows, &still);
+    ensure!(
+        kept >= 8,
+        "only {kept} flows are where they were: {flows} {still}"
+    );
+
+    let counts = stage.counts()?;
+    counts.agree_on(steady.ok + renewed.ok)?;
+    let opened: u64 = counts.flows_opened.values().sum();
+    ensure!(
+        opened == steady.connections + renewed.connections,
+        "{counts:?}"
+    );
+    ensure!(
+        adopted(&stage.json(&["backends"])?) == 0,
+        "a flow was not known any more"
+    );
+    Ok(())
+}
+
+fn none_went_backwards(before: &Counts, after: &Counts) -> Result<()> {
+    ensure!(
+        after.service >= before.service,
+        "a counter went backwards: {before:?} {after:?}"
+    );
+    for (name, streams) in &before.kernel {
         ensure!(
-            after.service >= before.service,
+            after.kernel[name] >= *streams,
             "a counter went backwards: {before:?} {after:?}"
-        );
-        for (name, streams) in &before.kernel {
-            ensure!(
-                after.kernel[name] >= *streams,
-                "a counter went backwards: {before:?} {after:?}"
-            );
-        }
-        let status = stage.json(&["status"])?;
-        ensure!(status["adopted"] == true, "{status}");
-        steady.wait_for_more(2000)?;
-        let still = stage.json(&["flows", "--top", "100000"])?;
-        let (steady, renewed) = (steady.finish()?.all_ok()?, renewed.finish()?.all_ok()?);
-        ensure!(
-            steady.connections == 8 && steady.retried == 0,
-            "a flow was lost: {}",
-            steady.report
-        );
-        let kept = same_place(&flows, &still);
-        ensure!(
-            kept >= 8,
-            "only {kept} flows are where they were: {flows} {still}"
-        );
-
-        let counts = stage.counts()?;
-        counts.agree_on(steady.ok + renewed.ok)?;
-        let opened: u64 = counts.flows_opened.values().sum();
-        ensure!(
-            opened == steady.connections + renewed.connections,
-            "{counts:?}"
-        );
-        ensure!(
-            adopted(&stage.json(&["backends"])?) == 0,
-            "a flow was not known any more"
         );
     }
     Ok(())

@@ -180,12 +180,9 @@ fn run(command: &Commands) -> Result<()> {
             peers,
             route,
         } => setup::run(*route, *tests, *peers),
-        Commands::Build { bpf: true, route } => {
-            println!("{}", build::bpf(*route)?.display());
-            Ok(())
-        }
-        Commands::Build { bpf: false, route } => {
-            println!("{}", build::run(*route)?.display());
+        Commands::Build { bpf, route } => {
+            let built = if *bpf { build::bpf } else { build::run };
+            println!("{}", built(*route)?.display());
             Ok(())
         }
         Commands::Demo {

@@ -41,25 +41,7 @@ fn render(status: &Status, paint: Paint) -> String {
         count(status.flows),
         count(status.max_flows),
     );
-    let mut attached = Table::new(&[
-        ("ATTACHED TO", Side::Left),
-        ("HOOK", Side::Left),
-        ("MODE", Side::Left),
-        ("PROGRAM", Side::Left),
-    ]);
-    for attachment in &status.attachments {
-        let mode = match attachment.mode.as_str() {
-            "generic" => paint.warn("generic (slow: not in the driver)"),
-            mode => mode.to_owned(),
-        };
-        attached.row(vec![
-            attachment.interface.clone(),
-            attachment.hook.clone(),
-            mode,
-            attachment.program.clone(),
-        ]);
-    }
-    text.push_str(&attached.render("", paint));
+    text.push_str(&attached(status, paint));
     let mut events = Table::new(&[("EVENT", Side::Left), ("PACKETS", Side::Right)]);
     for (name, number) in status.events.iter().filter(|(_, number)| **number > 0) {
         let name = if name.starts_with("drop") {
@@ -83,6 +65,29 @@ fn render(status: &Status, paint: Paint) -> String {
         text.push_str(&format!("\n{} {warning}\n", paint.warn("warning:")));
     }
     text
+}
+
+/// Which hook in which mode is where.
+fn attached(status: &Status, paint: Paint) -> String {
+    let mut attached = Table::new(&[
+        ("ATTACHED TO", Side::Left),
+        ("HOOK", Side::Left),
+        ("MODE", Side::Left),
+        ("PROGRAM", Side::Left),
+    ]);
+    for attachment in &status.attachments {
+        let mode = match attachment.mode.as_str() {
+            "generic" => paint.warn("generic (slow: not in the driver)"),
+            mode => mode.to_owned(),
+        };
+        attached.row(vec![
+            attachment.interface.clone(),
+            attachment.hook.clone(),
+            mode,
+            attachment.program.clone(),
+        ]);
+    }
+    attached.render("", paint)
 }
 
 /// What the proxy counts that is worth knowing of: refusals, failures and limits that were reached, in the words of

@@ -7,7 +7,7 @@ use super::{
     Phase, SceneReport,
     counts::{Comparison, Tally},
     scenes::set_mode,
-    stage::{Cast, Tick, Unit},
+    stage::{Cast, LoadReport, Tick, Unit},
     story::{Story, heat},
 };
 use crate::term::{Colour, bar, paint, thousands};
@@ -82,7 +82,17 @@ pub(super) fn switch(cast: &mut Cast<'_>, story: &Story, report: &mut SceneRepor
         eprintln!("  {times} x {cause}");
     }
     story.say("");
-    let phase = Phase {
+    let phase = together(&load, counted);
+    story.phase(&phase);
+    report.phases.push(phase);
+    report.objections.extend(objections(&timeline));
+    report.timeline = timeline;
+    Ok(())
+}
+
+/// The whole of it, as one phase.
+fn together(load: &LoadReport, counted: Comparison) -> Phase {
+    Phase {
         title: "the nine seconds together".to_owned(),
         mode: "l4 → l7 → l4".to_owned(),
         hot_factor: counted.client.hot_factor(),
@@ -91,12 +101,7 @@ pub(super) fn switch(cast: &mut Cast<'_>, story: &Story, report: &mut SceneRepor
         p99_microseconds: load.latency.p99,
         passed: counted.agrees() && load.failed == 0,
         counted,
-    };
-    story.phase(&phase);
-    report.phases.push(phase);
-    report.objections.extend(objections(&timeline));
-    report.timeline = timeline;
-    Ok(())
+    }
 }
 
 fn moment(cast: &Cast<'_>, tick: &Tick, mode: &str, next: Option<&str>) -> Moment {

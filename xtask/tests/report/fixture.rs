@@ -144,6 +144,13 @@ fn plot(id: &str, kind: PlotKind, x: Axis, y: Axis, series: Vec<Series>) -> Plot
 }
 
 fn plots() -> Vec<Plot> {
+    let mut plots = bars();
+    plots.extend(lines());
+    plots.push(cdf());
+    plots
+}
+
+fn bars() -> Vec<Plot> {
     let backends = ["b1", "b2", "b3", "b4"];
     let long = [
         "a category whose name is far too long to be shown",
@@ -160,19 +167,6 @@ fn plots() -> Vec<Plot> {
     let bars = |factor: f64, count: i32| -> Vec<(f64, f64)> {
         (0..count)
             .map(|n| (f64::from(n), factor * f64::from(n * n)))
-            .collect()
-    };
-    let curve = |factor: f64| -> Vec<(f64, f64)> {
-        [1.0, 10.0, 30.0, 100.0, 1000.0]
-            .map(|x: f64| (x, factor * (1.0 + 9.0 / x)))
-            .to_vec()
-    };
-    let many: Vec<Series> = (1..=12)
-        .map(|n| series(&format!("policy {n}"), &curve(f64::from(n))))
-        .collect();
-    let steps = |scale: f64| -> Vec<(f64, f64)> {
-        (1..=200)
-            .map(|n| (scale * f64::from(n * n), f64::from(n) / 200.0))
             .collect()
     };
     vec![
@@ -204,6 +198,19 @@ fn plots() -> Vec<Plot> {
                 series("two", &bars(2000.0, 10)),
             ],
         ),
+    ]
+}
+
+fn lines() -> Vec<Plot> {
+    let curve = |factor: f64| -> Vec<(f64, f64)> {
+        [1.0, 10.0, 30.0, 100.0, 1000.0]
+            .map(|x: f64| (x, factor * (1.0 + 9.0 / x)))
+            .to_vec()
+    };
+    let many: Vec<Series> = (1..=12)
+        .map(|n| series(&format!("policy {n}"), &curve(f64::from(n))))
+        .collect();
+    vec![
         plot(
             "lines-many",
             PlotKind::Lines,
@@ -238,12 +245,20 @@ fn plots() -> Vec<Plot> {
             axis("packets per second", false, &[]),
             vec![series("at the edges", &[(1.0, 3e6), (1e5, 2.5e7)])],
         ),
-        plot(
-            "cdf",
-            PlotKind::Cdf,
-            axis("latency (us)", true, &[]),
-            axis("share of requests", false, &[]),
-            vec![series("fast", &steps(0.1)), series("slow", &steps(10.0))],
-        ),
     ]
+}
+
+fn cdf() -> Plot {
+    let steps = |scale: f64| -> Vec<(f64, f64)> {
+        (1..=200)
+            .map(|n| (scale * f64::from(n * n), f64::from(n) / 200.0))
+            .collect()
+    };
+    plot(
+        "cdf",
+        PlotKind::Cdf,
+        axis("latency (us)", true, &[]),
+        axis("share of requests", false, &[]),
+        vec![series("fast", &steps(0.1)), series("slow", &steps(10.0))],
+    )
 }
