@@ -30,7 +30,7 @@ pub use clients::{client_script, h2load, python, serve_python, start_python};
 pub use counts::{Counts, Served, count};
 pub use load::{Load, Running};
 pub use observe::{Observer, PROXY_PORT};
-pub use peers::occurrences;
+pub use peers::{occurrences, wait_for_listener};
 pub use truth::Truth;
 
 /// Port of the service and of every backend.

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use xtask::lab::{Namespace, Process};
 
-use crate::{PORT, Running, Stage};
+use crate::{PORT, Running, Stage, wait_for_listener};
 
 /// Port of HAProxy.
 pub const PROXY_PORT: u16 = 8080;
@@ -68,11 +68,7 @@ impl Stage {
         let mut command = self.lab.balancer().command("haproxy");
         command.arg("-db").arg("-f").arg(&file);
         let mut process = Process::start(&self.lab, "haproxy", &mut command)?;
-        let port = format!(":{PROXY_PORT:04X} ");
-        let sockets = format!("/proc/{}/net/tcp", process.id());
-        process.wait_until("it listened", || {
-            fs::read_to_string(&sockets).is_ok_and(|sockets| sockets.contains(&port))
-        })?;
+        wait_for_listener(&mut process, PROXY_PORT)?;
         Ok(process)
     }
 }

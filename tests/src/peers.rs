@@ -23,16 +23,16 @@ impl Setup {
         let mut command = namespace.command(program);
         command.args(arguments(&stage)?);
         let mut server = Process::start(&stage.lab, program, &mut command)?;
-        wait_for_listener(&mut server)?;
+        wait_for_listener(&mut server, PORT)?;
         stage.start_daemon()?;
         Ok((stage, server))
     }
 }
 
-/// Waits until somebody listens at [`PORT`] where `server` runs; a connection would be counted by it.
-fn wait_for_listener(server: &mut Process) -> Result<()> {
+/// Waits until somebody listens at `port` where `server` runs; a connection would be counted by it.
+pub fn wait_for_listener(server: &mut Process, port: u16) -> Result<()> {
     // Local port in hexadecimal, then any peer, then state 0A, LISTEN: see proc_net_tcp(5).
-    let port = format!(":{PORT:04X} ");
+    let port = format!(":{port:04X} ");
     let files = ["tcp", "tcp6"].map(|file| format!("/proc/{}/net/{file}", server.id()));
     server.wait_until("it listened", || {
         files.iter().any(|file| {

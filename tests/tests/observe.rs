@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
-use evenkeel_tests::{Observer, Offloads, PORT, PROXY_PORT, Process, Setup, Stage};
+use evenkeel_tests::{
+    Observer, Offloads, PORT, PROXY_PORT, Process, Setup, Stage, wait_for_listener,
+};
 use serde_json::Value;
 use xtask::{shell, workspace};
 
@@ -269,10 +271,7 @@ fn tls_is_opaque_and_said_to_be() -> Result<()> {
     let mut server = backend.command("nghttpd");
     server.args(["4433", &key, &certificate]);
     let mut server = Process::start(&stage.lab, "nghttpd", &mut server)?;
-    let sockets = format!("/proc/{}/net/tcp", server.id());
-    server.wait_until("it listened", || {
-        std::fs::read_to_string(&sockets).is_ok_and(|sockets| sockets.contains(":1151 "))
-    })?;
+    wait_for_listener(&mut server, 4433)?;
     let observer = Observer::start(&stage, stage.lab.balancer(), &["b1"])?;
     let target = format!("https://{}/", stage.lab.backend_address(0, 4433)?);
     let mut h2load = stage.client("h2load");
