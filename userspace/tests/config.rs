@@ -117,6 +117,8 @@ xdp_mode = "generic"
 [flows]
 max = 4096
 closed_hold = "500ms"
+idle_timeout = "5m"
+transitory_timeout = "30s"
 count_streams = false
 [nat]
 ports = "20000-30000"
@@ -136,7 +138,7 @@ workers = 2
 name = "echo"
 address = "10.0.0.10:50051"
 protocol = "tcp"
-mode = "auto"
+mode = "l7"
 policy = "p2c"
 forwarding = "dnat"
 hash = "source-ip"
@@ -172,6 +174,8 @@ fn full(l7: Limits) -> Config {
         flows: Flows {
             max: 4096,
             closed_hold: Duration::from_millis(500),
+            idle_timeout: Duration::from_mins(5),
+            transitory_timeout: Duration::from_secs(30),
             count_streams: false,
         },
         nat: Nat {
@@ -195,7 +199,7 @@ fn full(l7: Limits) -> Config {
         services: vec![Service {
             name: "echo".to_owned(),
             address: "10.0.0.10:50051".parse().expect("an address"),
-            mode: Mode::Auto,
+            mode: Mode::L7,
             policy: Policy::P2c,
             forwarding: Forwarding::Dnat,
             hash: HashChoice::SourceIp,
@@ -203,7 +207,7 @@ fn full(l7: Limits) -> Config {
         }],
         lines: Lines {
             interfaces: vec![8],
-            nat_ports: Some(16),
+            nat_ports: Some(18),
             socket_group: Some(4),
         },
     }
@@ -240,6 +244,8 @@ fn every_key_is_read() {
         Flows {
             max,
             closed_hold,
+            idle_timeout,
+            transitory_timeout,
             count_streams
         },
         &expected.flows
