@@ -5,6 +5,7 @@
 //! All times are above those of a program that passes everything, taken in the same turns: the timing itself costs
 //! something.
 
+mod counting;
 mod katran;
 
 use anyhow::{Context as _, Result};
@@ -17,7 +18,7 @@ use super::{
 use crate::{
     lab::{Lab, Spec},
     shell,
-    term::{Progress, thousands},
+    term::Progress,
     workspace,
 };
 
@@ -29,8 +30,6 @@ const GOALS: [(&str, f64); 3] = [
 ];
 /// Most that a million flows may cost, as a multiple of a thousand.
 const GOAL_RATIO: f64 = 2.0;
-/// Most nanoseconds that counting may add to a packet with payload.
-const GOAL_COUNTING: f64 = 30.0;
 
 /// Names of sweeps.
 const FLOWS: &str = "flows";
@@ -292,31 +291,7 @@ fn claims(report: &Report) -> Result<Vec<Claim>> {
     }
     claims.extend(million(report, &case)?);
     claims.extend(katran::claims(report));
-    for (sweep, what) in [
-        (FLOWS, "a gRPC request"),
-        (UPLOAD, "a segment of an upload"),
-    ] {
-        let points = report.sweeps.iter().find(|it| it.name == sweep);
-        let points = points.map_or(&[][..], |it| &it.points);
-        // The counter's state is a cache line more: what one flow does not show, many do.
-        let ends = match points {
-            [one] => vec![one],
-            [first, .., last] => vec![first, last],
-            [] => Vec::new(),
-        };
-        claims.extend(ends.into_iter().map(|point| {
-            at_most(
-                format!(
-                    "Counting the streams of {what}, {} flow{}: at most {GOAL_COUNTING:.0} ns more",
-                    thousands(point.size.into()),
-                    if point.size == 1 { "" } else { "s" }
-                ),
-                &point.counting(),
-                GOAL_COUNTING,
-                "ns",
-            )
-        }));
-    }
+    claims.extend(counting::claims(report));
     Ok(claims)
 }
 
