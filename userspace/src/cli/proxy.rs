@@ -55,7 +55,7 @@ pub(super) fn run(args: &Args, _global: &Global) -> anyhow::Result<()> {
         name: "proxy".to_owned(),
         policy: args.policy,
         backends: backends.collect(),
-        accept: true,
+        any_address: true,
     }]);
     block_on(async {
         termination()?.await;

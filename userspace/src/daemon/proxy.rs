@@ -9,6 +9,8 @@ use crate::l7::{BackendSpec, Proxy, ProxyStats, ServiceSpec};
 
 impl Streams for Proxy {
     fn update(&mut self, services: &[ServiceView]) {
+        // Of every mode: what reaches the proxy was handed over while the service was in `l7`, perhaps with the handshake
+        // still under way when the mode changed. The kernel decides, the proxy serves.
         let specs = services.iter().map(|service| ServiceSpec {
             address: service.address,
             name: service.name.clone(),
@@ -22,9 +24,8 @@ impl Streams for Proxy {
                     draining: backend.draining,
                 })
                 .collect(),
-            // In every mode: what reaches the proxy was handed over while the service was in `l7`, perhaps with the
-            // handshake still under way when the mode changed. The kernel decides, the proxy serves.
-            accept: true,
+            // The kernel also hands over what a removed service's flows still send.
+            any_address: false,
         });
         Self::update(self, specs.collect());
     }

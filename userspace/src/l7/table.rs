@@ -21,8 +21,10 @@ pub struct ServiceSpec {
     pub policy: Policy,
     /// Its backends.
     pub backends: Vec<BackendSpec>,
-    /// True where new streams are taken; a service that has moved to `l4` keeps only what it has.
-    pub accept: bool,
+    /// It is also the service of connections to addresses that no service has: a plain listener, perhaps on `0.0.0.0`.
+    /// Never true where a data path steers connections here, which would hand a removed service's clients to another's
+    /// backends.
+    pub any_address: bool,
 }
 
 /// A backend of a service.
@@ -42,6 +44,8 @@ pub struct Table {
     /// In the order in which they were given.
     pub services: Vec<Arc<Service>>,
     by_address: HashMap<SocketAddr, usize>,
+    /// The service of all other addresses.
+    otherwise: Option<usize>,
 }
 
 /// A service as the workers see it.
@@ -71,21 +75,20 @@ impl Table {
             .enumerate()
             .map(|(position, service)| (service.spec.address, position))
             .collect();
+        let otherwise = services.iter().position(|service| service.spec.any_address);
         Self {
             services,
             by_address,
+            otherwise,
         }
     }
 
     /// The service of a connection by its local address, which stays the service's address when the data path steers the
-    /// connection to us. With a single service any address is its address: a plain listener in front of it.
+    /// connection to us.
     #[must_use]
     pub fn find(&self, local: SocketAddr) -> Option<&Arc<Service>> {
-        match (self.by_address.get(&local), &self.services[..]) {
-            (Some(position), services) => services.get(*position),
-            (None, [only]) => Some(only),
-            (None, _) => None,
-        }
+        let position = self.by_address.get(&local).or(self.otherwise.as_ref())?;
+        self.services.get(*position)
     }
 }
 
@@ -199,7 +202,7 @@ mod tests {
                     draining: false,
                 })
                 .collect(),
-            accept: true,
+            any_address: false,
         }
     }
 
@@ -229,16 +232,24 @@ mod tests {
     }
 
     #[test]
-    fn any_address_finds_a_single_service_but_not_one_of_several() {
-        let elsewhere = SocketAddr::from(([127, 0, 0, 1], 9));
-        let one = Table::default().replaced_by(vec![service(1, &[1])], 1);
-        assert!(one.find(elsewhere).is_some());
-        let two = one.replaced_by(vec![service(1, &[1]), service(2, &[1])], 1);
-        assert!(two.find(elsewhere).is_none());
-        assert_eq!(
-            two.find(SocketAddr::from(([10, 0, 0, 10], 2)))
-                .map(|service| service.spec.name.as_str()),
-            Some("service-2")
-        );
+    fn clients_of_a_removed_service_are_not_those_of_the_one_that_is_left() {
+        let first = SocketAddr::from(([10, 0, 0, 10], 1));
+        let two = Table::default().replaced_by(vec![service(1, &[1]), service(2, &[1])], 1);
+        assert!(two.find(first).is_some());
+        let one = two.replaced_by(vec![service(2, &[1])], 1);
+        assert!(one.find(first).is_none());
+    }
+
+    #[test]
+    fn a_plain_listener_serves_every_address() {
+        let plain = ServiceSpec {
+            any_address: true,
+            ..service(2, &[1])
+        };
+        let table = Table::default().replaced_by(vec![service(1, &[1]), plain], 1);
+        for (port, name) in [(1, "service-1"), (2, "service-2"), (9, "service-2")] {
+            let found = table.find(SocketAddr::from(([10, 0, 0, 10], port)));
+            assert_eq!(found.map(|service| service.spec.name.as_str()), Some(name));
+        }
     }
 }

@@ -164,7 +164,7 @@ pub fn service(address: SocketAddr, policy: Policy, backends: &[SocketAddr]) -> 
                 draining: false,
             })
             .collect(),
-        accept: true,
+        any_address: false,
     }
 }
 

@@ -48,7 +48,7 @@ impl World {
                 weight: 1,
                 draining: false,
             }],
-            accept: true,
+            any_address: false,
         };
         shared.replace(|table| table.replaced_by(vec![spec], 1));
         let (sender, commands) = mpsc::unbounded_channel();
