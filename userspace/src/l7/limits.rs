@@ -7,6 +7,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+/// Reset streams that are remembered on an upstream connection, for each stream that it may have: places are taken again
+/// as soon as they are free, while `h2` remembers for a second.
+const RESETS_REMEMBERED: usize = 4;
+
 /// The limits of the L7 path. Durations are given in milliseconds so that the type reads the same in every format.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -37,11 +41,13 @@ pub struct Limits {
     pub max_frame: u32,
     /// HPACK table that a peer may make us keep.
     pub header_table: u32,
-    /// Streams we have reset and still remember, for frames that were on their way.
+    /// Streams of a client that we have reset and still remember, for frames that were on their way. Of a backend, which gets
+    /// a reset for each stream that its client cancels, there are `RESETS_REMEMBERED` for each place.
     pub max_reset_streams: usize,
     /// Streams that the client opened and reset before we looked at them (CVE-2023-44487).
     pub max_pending_accept_resets: usize,
-    /// Streams that we reset because the peer broke the protocol on them (CVE-2025-8671).
+    /// Streams that we reset because the client broke the protocol on them (CVE-2025-8671), over the life of its connection.
+    /// None for a backend: a frame that was on its way when we forgot the stream counts as one, and the connection is shared.
     pub max_local_error_resets: usize,
 
     /// RST_STREAM frames that a client may send at once; finished streams and time earn new ones.
@@ -183,9 +189,9 @@ impl Limits {
             .max_header_list_size(self.max_header_list)
             .max_frame_size(self.max_frame)
             .header_table_size(self.header_table)
-            .max_concurrent_reset_streams(self.max_reset_streams)
+            .max_concurrent_reset_streams(RESETS_REMEMBERED * self.upstream_streams as usize)
             .max_pending_accept_reset_streams(self.max_pending_accept_resets)
-            .max_local_error_reset_streams(Some(self.max_local_error_resets))
+            .max_local_error_reset_streams(None)
             .max_send_buffer_size(self.upstream_stream_window as usize);
         builder
     }

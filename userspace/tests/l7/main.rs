@@ -9,4 +9,5 @@ mod http1;
 mod limits;
 mod reach;
 mod retry;
+mod shared;
 mod support;
