@@ -229,7 +229,12 @@ impl Exchange {
                     }
                     return Poll::Ready(true);
                 }
-                Acquired::Waiting => return Poll::Pending,
+                Acquired::Waiting => {
+                    if let Some(pump) = &mut self.upload {
+                        pump.gather(cx);
+                    }
+                    return Poll::Pending;
+                }
                 Acquired::Unavailable => {
                     self.tried.push(position);
                     self.attempt = None;

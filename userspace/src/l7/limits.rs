@@ -11,6 +11,11 @@ use serde::{Deserialize, Serialize};
 /// as soon as they are free, while `h2` remembers for a second.
 const RESETS_REMEMBERED: usize = 4;
 
+/// What `h2` may charge a connection for DATA frames below 256 bytes that nobody has taken: 256 for each, less its payload.
+/// Streams take theirs whenever they are polled, also while they cannot send, so what counts is what one socket brings
+/// before that. 256 KiB of 10-byte frames, the most that one poll reads, are 6.7 million; this is four such polls.
+const LEAST_DATA_FRAME_BUDGET: usize = 32 * 1024 * 1024;
+
 /// The limits of the L7 path. Durations are given in milliseconds so that the type reads the same in every format.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -171,6 +176,7 @@ impl Limits {
             .max_concurrent_reset_streams(self.max_reset_streams)
             .max_pending_accept_reset_streams(self.max_pending_accept_resets)
             .max_local_error_reset_streams(Some(self.max_local_error_resets))
+            .data_frame_budget(data_frame_budget(self.connection_window))
             .max_send_buffer_size(self.stream_window as usize);
         builder
     }
@@ -192,9 +198,15 @@ impl Limits {
             .max_concurrent_reset_streams(RESETS_REMEMBERED * self.upstream_streams as usize)
             .max_pending_accept_reset_streams(self.max_pending_accept_resets)
             .max_local_error_reset_streams(None)
+            .data_frame_budget(data_frame_budget(self.upstream_connection_window))
             .max_send_buffer_size(self.upstream_stream_window as usize);
         builder
     }
+}
+
+/// At least what `h2` has by itself, which is half the connection's window.
+fn data_frame_budget(connection_window: u32) -> usize {
+    LEAST_DATA_FRAME_BUDGET.max(connection_window as usize / 2)
 }
 
 #[cfg(test)]

@@ -3,14 +3,20 @@
 //! - Send capacity is reserved only for bytes in hand, so no stream keeps window that another could use.
 //! - Receive capacity is released only when the other side took the bytes: whoever reads slowly slows the sender of *this*
 //!   stream down, and nobody else, because the connection window has room for every stream's window.
+//! - What comes while there is no capacity is taken out of `h2` all the same, and kept in a [`Backlog`]: many small frames
+//!   cost memory there, and the connection its budget for them.
 //! - The first chunk, up to one frame, goes without a reservation: nearly all messages are that small, and it saves three
 //!   locks. Its receive capacity is released with the next chunk's, or when the content ends.
 //! - END_STREAM goes where the sender put it: on the last DATA frame, on an empty one, or on the trailers.
+
+mod backlog;
 
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
+
+use self::backlog::Backlog;
 
 /// Content that goes ahead without a reservation: one frame of the smallest size that peers must accept.
 const AHEAD: usize = 16_384;
@@ -20,8 +26,10 @@ pub struct Pump {
     from: RecvStream,
     /// Received, not yet sent.
     held: Bytes,
-    /// The content ends with what is held.
-    held_is_last: bool,
+    /// Received after it; most streams never have any.
+    behind: Option<Box<Backlog>>,
+    /// The content ends with what was received.
+    received_last: bool,
     /// Sent without a reservation, and not yet released.
     ahead: usize,
     started: bool,
@@ -56,7 +64,8 @@ impl Pump {
         Self {
             from,
             held: Bytes::new(),
-            held_is_last: false,
+            behind: None,
+            received_last: false,
             ahead: 0,
             started: false,
         }
@@ -71,15 +80,19 @@ impl Pump {
     ) -> Poll<Pumped> {
         loop {
             if !self.held.is_empty() {
-                if let Some(end) = ready!(self.hand_over(to, watch, cx)) {
-                    return Poll::Ready(end);
+                match self.hand_over(to, watch, cx) {
+                    Poll::Ready(None) => continue,
+                    Poll::Ready(Some(end)) => return Poll::Ready(end),
+                    Poll::Pending => {
+                        self.gather(cx);
+                        return Poll::Pending;
+                    }
                 }
-                continue;
             }
             match self.from.poll_data(cx) {
                 Poll::Ready(Some(Ok(chunk))) => {
-                    self.held_is_last = self.from.is_end_stream();
-                    if chunk.is_empty() && self.held_is_last {
+                    self.received_last = self.from.is_end_stream();
+                    if chunk.is_empty() && self.received_last {
                         return Poll::Ready(finish(to, watch));
                     }
                     self.held = chunk;
@@ -90,6 +103,24 @@ impl Pump {
                     self.settle(to, cx);
                     return Poll::Pending;
                 }
+            }
+        }
+    }
+
+    /// Takes what comes while nothing can be sent, so that it does not pile up in `h2` frame by frame.
+    pub fn gather(&mut self, cx: &mut Context<'_>) {
+        // The end without content, trailers and errors stay where they are, and are seen when all before them has been sent.
+        while !self.received_last
+            && let Poll::Ready(Some(Ok(chunk))) = self.from.poll_data(cx)
+        {
+            if chunk.is_empty() {
+                continue;
+            }
+            self.received_last = self.from.is_end_stream();
+            if self.held.is_empty() {
+                self.held = chunk;
+            } else {
+                self.behind.get_or_insert_default().push(chunk);
             }
         }
     }
@@ -113,7 +144,12 @@ impl Pump {
             }
         };
         let part = self.held.split_to(room);
-        let last = self.held.is_empty() && self.held_is_last;
+        if self.held.is_empty()
+            && let Some(behind) = &mut self.behind
+        {
+            self.held = behind.pop().unwrap_or_default();
+        }
+        let last = self.held.is_empty() && self.received_last;
         watch.chunk(&part, last);
         let mut taken = part.len();
         if to.send_data(part, last).is_err() {
