@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use evenkeel::l7::Policy;
 use http::{Response, StatusCode};
+use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 
 use crate::support::*;
@@ -164,6 +165,32 @@ async fn a_stream_that_waits_for_a_removed_backend_is_answered() {
         proxy.update(vec![service(address, Policy::RoundRobin, &[])]);
         let response = response.await.expect("response");
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_removed_backend_is_not_connected_to_again() {
+    within(async {
+        let late = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("bind");
+        let backend = late.local_addr().expect("address");
+        let (proxy, address) = proxy(&[backend]);
+        let mut client = client(address).await;
+        let (response, _) = send(&mut client, get("/"), true).await;
+        let (mut connection, _) = late.accept().await.expect("accept");
+        proxy.update(vec![service(address, Policy::RoundRobin, &[])]);
+        // The worker has seen the new table once a stream was answered by it.
+        let refused = fetch(&mut client, get("/")).await.expect("response");
+        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        connection.write_all(&settings).await.expect("write");
+        let response = response.await.expect("response");
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        // The second attempt would have been made, and timed out, before the answer.
+        let again = late.into_std().expect("the socket").accept();
+        assert!(again.is_err(), "connected again");
     })
     .await;
 }

@@ -59,7 +59,7 @@ pub enum Acquired {
     Ready(Rc<Upstream>),
     /// One is being made; the task is woken when it is known what came of it.
     Waiting,
-    /// The backend is down, or takes no more streams.
+    /// The backend is down, no longer in the table, or takes no more streams.
     Unavailable,
 }
 
@@ -113,7 +113,8 @@ impl Pool {
         if let Some(upstream) = connections.iter().find(|upstream| upstream.has_room()) {
             return Acquired::Ready(upstream.clone());
         }
-        if self.reach.http2() == Reach::Down {
+        // Of a retired pool no connection is kept: a stream that waited for one would have another made, again and again.
+        if self.retired.get() || self.reach.http2() == Reach::Down {
             return Acquired::Unavailable;
         }
         if !self.connecting.get() {
