@@ -140,6 +140,32 @@ async fn chunked_content_and_trailers_arrive() {
 }
 
 #[tokio::test]
+async fn chunked_content_of_a_get_arrives_and_its_length_can_be_read_one_way_only() {
+    within(async {
+        for length in ["", "Content-Length: 3\r\n"] {
+            const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+            let (_proxy, address) = proxy(&[listener.local_addr().expect("address")]);
+            let mut client = TcpStream::connect(address).await.expect("connect");
+            let request = format!(
+                "GET / HTTP/1.1\r\nHost: test\r\n{length}Transfer-Encoding: chunked\r\n\r\n\
+                 5\r\nhello\r\n0\r\n\r\n"
+            );
+            client.write_all(request.as_bytes()).await.expect("write");
+            let (mut backend, _) = listener.accept().await.expect("accept");
+            let head = read_until(&mut backend, "\r\n\r\n").await.to_lowercase();
+            assert!(head.contains("transfer-encoding: chunked"), "{head}");
+            assert!(!head.contains("content-length"), "{head}");
+            let content = read_until(&mut backend, "0\r\n\r\n").await;
+            assert_eq!(content, "5\r\nhello\r\n0\r\n\r\n");
+            backend.write_all(OK.as_bytes()).await.expect("write");
+            read_until(&mut client, "\r\n\r\nok").await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_dead_backend_costs_no_request_and_none_left_is_503() {
     within(async {
         const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";

@@ -41,7 +41,7 @@ async fn to_backends(
     headers::strip_h2c(request.headers_mut());
     let upgrade = headers::has_upgrade(request.headers());
     let downstream = upgrade.then(|| hyper::upgrade::on(&mut request));
-    headers::strip(request.headers_mut(), upgrade);
+    headers::strip_request(request.headers_mut(), upgrade);
     *request.version_mut() = Version::HTTP_11;
     let mut tried = Vec::new();
     loop {

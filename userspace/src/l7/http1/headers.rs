@@ -16,6 +16,19 @@ const HOP_BY_HOP: [HeaderName; 4] = [
     TRANSFER_ENCODING,
 ];
 
+/// Removes what is not to be forwarded of a request; `upgrade` as for [`strip`].
+///
+/// Chunked stays chunked: only the field says that there is content at all (RFC 9112, section 6.3), and hyper sends none with
+/// GET and HEAD without it. It is written anew, whatever came, and hyper has removed a Content-Length that came with it: no
+/// two ways are left to read where the request ends.
+pub fn strip_request(headers: &mut HeaderMap, upgrade: bool) {
+    let chunked = headers.contains_key(TRANSFER_ENCODING);
+    strip(headers, upgrade);
+    if chunked {
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+}
+
 /// Removes what is not to be forwarded. An Upgrade stays when `upgrade` is true: it is forwarded as ours.
 pub fn strip(headers: &mut HeaderMap, upgrade: bool) {
     for name in listed(headers) {
@@ -115,6 +128,16 @@ mod tests {
         ]);
         strip(&mut headers, false);
         assert_eq!(headers, map(&[("accept", "*/*"), ("te", "trailers")]));
+    }
+
+    #[test]
+    fn a_chunked_request_stays_chunked_whatever_connection_names() {
+        let mut headers = map(&[
+            ("connection", "transfer-encoding"),
+            ("transfer-encoding", "Chunked"),
+        ]);
+        strip_request(&mut headers, false);
+        assert_eq!(headers, map(&[("transfer-encoding", "chunked")]));
     }
 
     #[test]
