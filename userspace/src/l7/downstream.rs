@@ -3,8 +3,9 @@
 //! Each turn polls the streams that were woken, then the connection, until neither has more to do; then what was written
 //! goes to the socket in one piece.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -29,6 +30,11 @@ const TURNS: usize = 16;
 /// How long, and for how many reads, a client that was told to calm down may take to hear it.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 const LAST_READS: u32 = 256;
+
+/// How long a client may be silent, and take altogether, while it still reads what was sent before a graceful end; nginx has
+/// the same `lingering_timeout` and `lingering_time`.
+const SILENCE: Duration = Duration::from_secs(5);
+const LINGER: Duration = Duration::from_secs(30);
 
 /// What the streams of a connection share.
 pub struct Client {
@@ -92,11 +98,29 @@ pub async fn serve(
     };
     poll_fn(|cx| downstream.poll(cx)).await;
     downstream.count_bytes();
-    if downstream.leaving == Leaving::Abruptly {
-        let client = downstream.client.clone();
-        drop(downstream);
-        let _ = tokio::time::timeout(LAST_WORDS, client.io.discard(LAST_READS)).await;
-    }
+    let (client, leaving) = (downstream.client.clone(), downstream.leaving);
+    drop(downstream);
+    linger(&client, leaving).await;
+}
+
+/// Waits until the client has closed, too: a socket that is closed while the client still sends, be it a late WINDOW_UPDATE,
+/// answers with RST, which throws away what the client has yet to receive.
+async fn linger(client: &Client, leaving: Leaving) {
+    let (within, silence, reads) = match leaving {
+        Leaving::Abruptly => (LAST_WORDS, LAST_WORDS, LAST_READS),
+        Leaving::Gracefully | Leaving::Not => (LINGER, SILENCE, u32::MAX),
+    };
+    let handle = &client.registered.handle;
+    let discarded = tokio::time::timeout(within, client.io.discard(reads, silence));
+    let mut discarded = pin!(discarded);
+    poll_fn(|cx| {
+        handle.remember(cx.waker());
+        if handle.close.get() {
+            return Poll::Ready(());
+        }
+        discarded.as_mut().poll(cx).map(|_| ())
+    })
+    .await;
 }
 
 // === impl Downstream ===

@@ -17,7 +17,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -100,9 +100,9 @@ impl Io {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads and throws away what the peer still sends, up to `most` reads: closing a socket with unread bytes resets the
-    /// connection, and the peer would lose our last words.
-    pub async fn discard(&self, most: u32) {
+    /// Reads and throws away what the peer still sends, until it closes, is silent for so long, or `most` reads were made:
+    /// closing a socket with unread bytes resets the connection, and the peer would lose our last words.
+    pub async fn discard(&self, most: u32, silence: Duration) {
         for _ in 0..most {
             let read = poll_fn(|cx| {
                 SCRATCH.with_borrow_mut(|scratch| {
@@ -112,7 +112,7 @@ impl Io {
                     Poll::Ready(io::Result::Ok(read.filled().len()))
                 })
             });
-            if !matches!(read.await, Ok(1..)) {
+            if !matches!(tokio::time::timeout(silence, read).await, Ok(Ok(1..))) {
                 return;
             }
         }

@@ -6,8 +6,10 @@ use bytes::Bytes;
 use evenkeel::l7::Policy;
 use http::{Response, StatusCode};
 use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 
+use crate::frames::*;
 use crate::support::*;
 
 /// A backend that answers once it is released.
@@ -42,6 +44,62 @@ async fn streams_under_way_are_served_before_the_connection_ends() {
         assert_eq!(response.await.expect("response").status(), StatusCode::OK);
         connection.await.expect("task").expect("no error");
         until(|| proxy.stats().connections == 0).await;
+    })
+    .await;
+}
+
+/// A client with large windows, and its only request, which is at the backend when this returns.
+async fn raw_request(address: std::net::SocketAddr, backend: &Backend) -> TcpStream {
+    let mut client = TcpStream::connect(address).await.expect("connect");
+    let mut request = PREFACE.to_vec();
+    // SETTINGS_INITIAL_WINDOW_SIZE, and GET http://a/ (RFC 7541).
+    request.extend(frame(SETTINGS, 0, 0, &[0, 4, 0x7F, 0xFF, 0xFF, 0xFF]));
+    request.extend(frame(WINDOW_UPDATE, 0, 0, &[0x7F, 0xFF, 0, 0]));
+    let head = [0x82, 0x86, 0x84, 0x41, 1, b'a'];
+    request.extend(frame(HEADERS, END_STREAM | END_HEADERS, 1, &head));
+    client.write_all(&request).await.expect("write");
+    until(|| backend.streams() == 1).await;
+    client
+}
+
+#[tokio::test]
+async fn what_was_sent_before_the_end_arrives_although_the_client_still_speaks() {
+    within(async {
+        const CONTENT: usize = 200_000;
+        let (release, released) = watch::channel(false);
+        let backend = Backend::start(move |(_, mut respond)| {
+            let mut released = released.clone();
+            async move {
+                let _ = released.wait_for(|released| *released).await;
+                let stream = respond.send_response(Response::new(()), false);
+                let content = vec![7; CONTENT].into();
+                let _ = write(&mut stream.expect("respond"), content, true).await;
+            }
+        })
+        .await;
+        let (proxy, address) = proxy(&[backend.address]);
+        let mut client = raw_request(address, &backend).await;
+        proxy.drain(address);
+        // GOAWAY comes in two phases, with a PING between them.
+        let ping = loop {
+            let (kind, _, payload) = next_frame(&mut client).await.expect("connected");
+            if kind == PING {
+                break payload;
+            }
+        };
+        client
+            .write_all(&frame(PING, ACK, 0, &ping))
+            .await
+            .expect("write");
+        release.send(true).expect("release");
+        until(|| proxy.stats().services[0].sent_bytes > CONTENT as u64).await;
+        let update = frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]);
+        client.write_all(&update).await.expect("write");
+        let mut content = 0;
+        while let Ok((kind, _, payload)) = next_frame(&mut client).await {
+            content += if kind == DATA { payload.len() } else { 0 };
+        }
+        assert_eq!(content, CONTENT);
     })
     .await;
 }
@@ -91,7 +149,7 @@ async fn shutdown_waits_for_streams_under_way() {
         release.send(true).expect("release");
         assert_eq!(response.await.expect("response").status(), StatusCode::OK);
         stopping.await.expect("shutdown");
-        assert!(tokio::net::TcpStream::connect(address).await.is_err());
+        assert!(TcpStream::connect(address).await.is_err());
     })
     .await;
 }

@@ -5,6 +5,7 @@
 mod drain;
 mod flow;
 mod forward;
+mod frames;
 mod http1;
 mod limits;
 mod reach;

@@ -8,34 +8,10 @@ use evenkeel::l7::{Limits, Policy};
 use h2::{Reason, SendStream};
 use http::{Response, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 
+use crate::frames::*;
 use crate::support::*;
-
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const END_HEADERS: u8 = 4;
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![0, 0, payload.len() as u8, kind, flags];
-    bytes.extend(stream.to_be_bytes());
-    bytes.extend_from_slice(payload);
-    bytes
-}
-
-/// Type, flags and stream of the next frame, and its payload.
-async fn next_frame(socket: &mut TcpStream) -> std::io::Result<(u8, u8, u32, Vec<u8>)> {
-    let mut head = [0; 9];
-    socket.read_exact(&mut head).await?;
-    let [a, b, c, kind, flags, stream @ ..] = head;
-    let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-    let mut payload = vec![0; length];
-    socket.read_exact(&mut payload).await?;
-    Ok((kind, flags, u32::from_be_bytes(stream), payload))
-}
 
 /// A backend that answers each stream with a head alone, and has a byte of content on its way when the stream is reset.
 async fn crossing() -> (
@@ -51,7 +27,7 @@ async fn crossing() -> (
         socket.read_exact(&mut preface).await.expect("preface");
         let settings = frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0x7F, 0xFF]);
         socket.write_all(&settings).await.expect("write");
-        while let Ok((kind, _, stream, _)) = next_frame(&mut socket).await {
+        while let Ok((kind, stream, _)) = next_frame(&mut socket).await {
             let answer = match kind {
                 // `:status: 200` (RFC 7541, appendix A).
                 HEADERS => frame(HEADERS, END_HEADERS, stream, &[0x88]),
