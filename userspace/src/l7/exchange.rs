@@ -95,7 +95,7 @@ struct Deliver<'a> {
 impl Watch for Deliver<'_> {
     fn chunk(&mut self, chunk: &Bytes, _last: bool) {
         self.bytes.add(chunk.len() as u64);
-        self.client.io.earn(super::guard::Guard::data_sent);
+        self.client.io.earn(|guard| guard.data_sent(chunk.len()));
     }
 }
 

@@ -7,7 +7,7 @@
 //! | budget | spent by | earned by |
 //! | --- | --- | --- |
 //! | resets | RST_STREAM | time, and each stream that the client let finish |
-//! | control | PING, PRIORITY, WINDOW_UPDATE (1), SETTINGS (10, it is answered) | time, HEADERS and DATA received, DATA sent |
+//! | control | PING, PRIORITY, WINDOW_UPDATE (1), SETTINGS (10, it is answered) | time, HEADERS and DATA received, DATA sent and its bytes |
 //!
 //! Earning is what keeps honest clients safe whatever their rate: gRPC clients send a PING and a WINDOW_UPDATE beside each
 //! message, and cancel some of many calls. A flood earns nothing. A budget that is spent trips the guard for good.
@@ -28,6 +28,10 @@ const WINDOW_UPDATE: u8 = 8;
 /// Control frames that one HEADERS or DATA frame earns: one WINDOW_UPDATE for the stream, one for the connection, a PING
 /// and its answer.
 const EARNED_BY_DATA: u32 = 4;
+
+/// Sent bytes that earn one more. Go's HTTP/2 client sends WINDOW_UPDATE for every 4 KiB that it reads, one for the stream and
+/// one for the connection, however large the DATA frames were.
+const BYTES_EARN: usize = 2_048;
 
 /// What a SETTINGS frame costs: it must be answered, and may rewrite the window of every stream.
 const SETTINGS_COST: u32 = 10;
@@ -103,9 +107,10 @@ impl Guard {
         self.resets.earn(1);
     }
 
-    /// A DATA frame was sent to the client, which it will answer with WINDOW_UPDATE.
-    pub fn data_sent(&mut self) {
-        self.control.earn(EARNED_BY_DATA);
+    /// So many bytes of content were sent to the client, which it will answer with WINDOW_UPDATE.
+    pub fn data_sent(&mut self, bytes: usize) {
+        let by_bytes = u32::try_from(bytes / BYTES_EARN).unwrap_or(u32::MAX);
+        self.control.earn(EARNED_BY_DATA.saturating_add(by_bytes));
     }
 
     fn frame(&mut self) {
@@ -215,10 +220,22 @@ mod tests {
             guard.observe(&frame(HEADERS, 30), now);
             guard.observe(&frame(PING, 8), now);
             guard.observe(&frame(WINDOW_UPDATE, 4), now);
-            guard.data_sent();
+            guard.data_sent(100);
             guard.observe(&frame(WINDOW_UPDATE, 4), now);
             guard.observe(&frame(RST_STREAM, 4), now);
             guard.stream_finished();
+        }
+        assert!(!guard.tripped());
+    }
+
+    #[test]
+    fn a_client_that_updates_its_windows_every_4_kib_never_trips_it() {
+        let (mut guard, now) = guard(200);
+        for chunk in [1, 5_000, 16_384, 131_072].repeat(1_000) {
+            guard.data_sent(chunk);
+            for _ in 0..2 * chunk.div_ceil(4_096) {
+                guard.observe(&frame(WINDOW_UPDATE, 4), now);
+            }
         }
         assert!(!guard.tripped());
     }
