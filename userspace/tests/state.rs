@@ -246,6 +246,17 @@ fn auto_moves_to_l7_while_streams_are_pinned_and_says_nothing_of_fixed_services(
 }
 
 #[test]
+fn a_file_that_changes_to_auto_moves_nothing_by_itself() {
+    let (directory, fake) = (Directory::new("to-auto"), Fake::default());
+    let auto = two_services(&directory.0);
+    let mut state = state(&directory, &fake, &auto.replace("\"auto\"", "\"l7\""));
+    std::fs::write(directory.0.join("evenkeel.toml"), &auto).expect("written");
+    state.reload().expect("reloaded");
+    let other = fake.told().services[1].clone();
+    assert_eq!((other.configured_mode, other.mode), (Mode::Auto, Mode::L7));
+}
+
+#[test]
 fn a_service_that_auto_cannot_switch_keeps_no_other_where_it_is() {
     let (directory, fake) = (Directory::new("starved"), Fake::default());
     // Hot factor 2 with both backends, of which one gets everything.

@@ -118,11 +118,6 @@ pub(super) fn desired(
 }
 
 fn view(service: &Service, changed: &ServiceOverride, leaving: &Leaving) -> ServiceView {
-    let configured_mode = changed.mode.unwrap_or(service.mode);
-    let mode = match configured_mode {
-        Mode::Auto => changed.decided.unwrap_or(Mode::L4),
-        fixed => fixed,
-    };
     let nothing = BackendOverride::default();
     let from_file = service.backends.iter().map(|backend| {
         let changed = changed.backends.get(&backend.address).unwrap_or(&nothing);
@@ -148,12 +143,27 @@ fn view(service: &Service, changed: &ServiceOverride, leaving: &Leaving) -> Serv
     ServiceView {
         name: service.name.clone(),
         address: service.address,
-        configured_mode,
-        mode,
+        configured_mode: changed.configured_mode(service),
+        mode: changed.mode_in_force(service),
         policy: service.policy,
         forwarding: service.forwarding,
         hash: service.hash,
         backends,
+    }
+}
+
+impl ServiceOverride {
+    /// The mode asked for.
+    fn configured_mode(&self, service: &Service) -> Mode {
+        self.mode.unwrap_or(service.mode)
+    }
+
+    /// The mode of new flows; never `auto`.
+    fn mode_in_force(&self, service: &Service) -> Mode {
+        match self.configured_mode(service) {
+            Mode::Auto => self.decided.unwrap_or(Mode::L4),
+            fixed => fixed,
+        }
     }
 }
 
@@ -171,12 +181,18 @@ impl Overrides {
     pub(super) fn carried_over(&self, old: &Config, new: &Config) -> Self {
         let mut kept = Self::default();
         for service in &new.services {
-            let Some(changed) = self.services.get(&service.name) else {
-                continue;
-            };
             let before = old.services.iter().find(|s| s.name == service.name);
-            let mut changed = changed.clone();
-            if before.is_some_and(|before| before.mode != service.mode) {
+            let mut changed = self
+                .services
+                .get(&service.name)
+                .cloned()
+                .unwrap_or_default();
+            if let Some(before) = before
+                && before.mode != service.mode
+            {
+                // `auto` begins with what is in force, as when the CLI chooses it.
+                let in_force = changed.mode_in_force(before);
+                changed.decided = (service.mode == Mode::Auto).then_some(in_force);
                 changed.mode = None;
             }
             changed
@@ -297,6 +313,22 @@ mod tests {
             desired(&config, &overrides, &Leaving::new())[0].mode,
             Mode::L7
         );
+    }
+
+    #[test]
+    fn a_file_that_changes_to_auto_begins_with_what_is_in_force() {
+        let auto = one("auto", &[1]);
+        let in_force = |config: &Config, overrides: &Overrides| {
+            desired(config, overrides, &Leaving::new())[0].mode
+        };
+        for mode in ["l4", "l7"] {
+            let old = one(mode, &[1]);
+            let nothing = Overrides::default();
+            let kept = nothing.carried_over(&old, &auto);
+            assert_eq!(in_force(&auto, &kept), in_force(&old, &nothing));
+            let back = kept.carried_over(&auto, &old);
+            assert_eq!(back, nothing, "and a fixed mode needs nothing decided");
+        }
     }
 
     #[test]
