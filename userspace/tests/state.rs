@@ -246,6 +246,23 @@ fn auto_moves_to_l7_while_streams_are_pinned_and_says_nothing_of_fixed_services(
 }
 
 #[test]
+fn auto_is_refused_where_streams_are_not_counted() {
+    let (directory, fake) = (Directory::new("uncounted"), Fake::default());
+    let text = two_services(&directory.0).replace("mode = \"auto\"", "mode = \"l4\"")
+        + "[flows]\ncount_streams = false\n";
+    let mut state = state(&directory, &fake, &text);
+    let error = state
+        .set_mode("echo", mode(Mode::Auto), Instant::now())
+        .expect_err("refused")
+        .to_string();
+    assert!(
+        error.contains("found `flows.count_streams = false`") && error.contains("allowed: l4, l7"),
+        "{error}"
+    );
+    assert_eq!(fake.told().services[0].configured_mode, Mode::L4);
+}
+
+#[test]
 fn a_file_that_changes_to_auto_moves_nothing_by_itself() {
     let (directory, fake) = (Directory::new("to-auto"), Fake::default());
     let auto = two_services(&directory.0);

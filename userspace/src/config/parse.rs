@@ -7,7 +7,7 @@ use toml::de::DeTable;
 use super::error::{ConfigError, ConfigErrors};
 use super::reader::{Kind, Reader, Section};
 use super::service::{choice, services};
-use super::types::{Auto, Config, Daemon, Flows, Interface, Lines, Nat, Service, Sizes};
+use super::types::{Auto, Config, Daemon, Flows, Interface, Lines, Mode, Nat, Service, Sizes};
 use super::{l7, values};
 
 const ROOT_KEYS: [&str; 8] = [
@@ -63,6 +63,7 @@ fn document_to_config<'a>(
     let services = services(reader, root);
     if let Some(services) = &services {
         within_limits(reader, root, services, limits);
+        auto_can_see(reader, root, flows.count_streams);
     }
     Some(Config {
         file: file.to_owned(),
@@ -288,6 +289,28 @@ fn auto<'a>(reader: &mut Reader<'a>, root: &Section<'a>) -> Auto {
         auto.interval = found.value;
     }
     auto
+}
+
+/// Mode `auto` decides by the streams that the data path counts.
+fn auto_can_see<'a>(reader: &mut Reader<'a>, root: &Section<'a>, count_streams: bool) {
+    if count_streams {
+        return;
+    }
+    let mode = Kind {
+        allowed: &values::names::<Mode>(),
+        read: &values::named::<Mode>,
+    };
+    for section in reader.tables(root, "service").unwrap_or_default() {
+        let found = reader.optional(&section, "mode", &mode);
+        if let Some(found) = found.filter(|found| found.value == Mode::Auto) {
+            reader.wrong(
+                found.line,
+                section.key("mode"),
+                "\"auto\", where `flows.count_streams` is false",
+                "\"l4\", \"l7\"; \"auto\" decides by the streams that are counted",
+            );
+        }
+    }
 }
 
 fn within_limits<'a>(

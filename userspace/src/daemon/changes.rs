@@ -32,6 +32,12 @@ impl State {
         } = request;
         let deadline = moving::deadline(&request)?;
         let before = self.service(service)?.clone();
+        if mode == Mode::Auto && !self.config.flows.count_streams {
+            return Err(ChangeError::NotNow(format!(
+                "{}: found `flows.count_streams = false`, and mode auto decides by the streams that are counted; allowed: l4, l7",
+                self.config.file
+            )));
+        }
         if mode == Mode::L7
             && let Err(why) = self.reaches_proxy(&before)
         {

@@ -142,6 +142,11 @@ impl State {
             self.periodic.before = None;
             return Ok(());
         }
+        // Refused in the file and from the CLI; left is what the CLI chose before the file changed.
+        if !self.config.flows.count_streams {
+            let why = "`flows.count_streams` is false, so there is nothing to decide by";
+            return Err(PlaneError(why.to_owned()));
+        }
         let now = self.plane.counters()?;
         let Some(before) = self.periodic.before.replace(now.clone()) else {
             return Ok(());
