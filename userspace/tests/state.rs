@@ -274,6 +274,22 @@ fn a_file_that_changes_to_auto_moves_nothing_by_itself() {
 }
 
 #[test]
+fn a_backend_that_was_added_and_removed_at_once_is_forgotten() {
+    let (directory, fake) = (Directory::new("forgotten"), Fake::default());
+    let mut state = state(&directory, &fake, &two_services(&directory.0));
+    let added = BackendRequest {
+        address: "10.0.1.9:80".to_owned(),
+        weight: None,
+    };
+    state.add_backend("echo", &added).expect("added");
+    state
+        .remove_backend("echo", "10.0.1.9:80", true, Instant::now())
+        .expect("removed");
+    let stored = std::fs::read_to_string(directory.0.join("state.json")).expect("stored");
+    assert!(!stored.contains("10.0.1.9"), "{stored}");
+}
+
+#[test]
 fn a_service_that_auto_cannot_switch_keeps_no_other_where_it_is() {
     let (directory, fake) = (Directory::new("starved"), Fake::default());
     // Hot factor 2 with both backends, of which one gets everything.

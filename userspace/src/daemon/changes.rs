@@ -195,6 +195,9 @@ impl State {
             return Err(error);
         }
         tracing::info!(service = name, backend = %address, at_once, "backend removed");
+        if at_once {
+            self.forget(&name, address);
+        }
         Ok(if at_once {
             format!("backend {address} of service {name} is removed")
         } else {
