@@ -14,7 +14,8 @@
 //! | no backend, or connection lost before the response | client: the answer in [`respond`](super::respond) |
 //! | connection lost after the response began | client: RST_STREAM INTERNAL_ERROR |
 //!
-//! Only what the backend is known not to have looked at is retried (RFC 9113, section 8.7), at most `retries` times.
+//! Only what the backend is known not to have looked at is retried (RFC 9113, section 8.7), at most `retries` times. The search
+//! for a backend that can be reached ends after [`Limits::search_time`](super::limits::Limits::search_time).
 
 mod ending;
 
@@ -28,6 +29,7 @@ use h2::client::ResponseFuture;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{Request, Response};
+use tokio::time::Instant;
 
 use super::detect::Protocol;
 use super::downstream::Client;
@@ -55,6 +57,8 @@ pub struct Exchange {
     refused: Option<Reason>,
     /// Attempts that a backend refused.
     refusals: u32,
+    /// When the search for a backend that can be reached ends, once one could not.
+    search_ends: Option<Instant>,
     attempt: Option<Attempt>,
     response: ResponseState,
     /// The reset that the client gets once all that came before it is on its way.
@@ -129,6 +133,7 @@ impl Exchange {
             tried: Vec::new(),
             refused: None,
             refusals: 0,
+            search_ends: None,
             attempt: None,
             response: ResponseState::Awaited,
             parting: None,
@@ -190,7 +195,7 @@ impl Exchange {
             let position = match &self.attempt {
                 Some(attempt) => attempt.position,
                 None => match self.choose() {
-                    Some((position, in_flight)) => {
+                    Some((position, in_flight)) if !self.searched_enough() => {
                         self.attempt = Some(Attempt {
                             position,
                             _in_flight: in_flight,
@@ -198,7 +203,7 @@ impl Exchange {
                         });
                         position
                     }
-                    None => {
+                    _ => {
                         self.give_up();
                         return Poll::Ready(false);
                     }
@@ -236,8 +241,7 @@ impl Exchange {
                     return Poll::Pending;
                 }
                 Acquired::Unavailable => {
-                    self.tried.push(position);
-                    self.attempt = None;
+                    self.unreachable(position);
                 }
             }
         }

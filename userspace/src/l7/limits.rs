@@ -87,7 +87,8 @@ pub struct Limits {
     pub keepalive_interval_ms: u64,
     /// An upstream connection is given up when a PING stays unanswered for this long.
     pub keepalive_timeout_ms: u64,
-    /// Backends tried for one stream after the first.
+    /// Backends tried for one stream after one that refused it. Backends that cannot be reached have not seen it: of them,
+    /// as many more are tried as are found out in `retries` times `connect_timeout_ms`.
     pub retries: u32,
     /// Request bytes kept for a retry; a longer request is not retried once it has begun to be sent.
     pub replay_bytes: usize,
@@ -152,6 +153,12 @@ impl Limits {
     #[must_use]
     pub const fn connect_timeout(&self) -> Duration {
         Duration::from_millis(self.connect_timeout_ms)
+    }
+
+    /// How long, after a first backend could not be reached, others are tried for the same stream.
+    #[must_use]
+    pub fn search_time(&self) -> Duration {
+        self.connect_timeout() * self.retries
     }
 
     /// The pause before connecting again after `failures` attempts in a row failed.

@@ -32,6 +32,39 @@ async fn echoing() -> Backend {
 }
 
 #[tokio::test]
+async fn the_search_for_a_backend_that_can_be_reached_ends() {
+    within(async {
+        // They accept, as their systems do, and never say their SETTINGS.
+        let mut silent = Vec::new();
+        for _ in 0..6 {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+            silent.push(listener.expect("bind").into_std().expect("the socket"));
+        }
+        let backends: Vec<_> = silent
+            .iter()
+            .map(|listener| listener.local_addr().expect("address"))
+            .collect();
+        let limits = Limits {
+            connect_timeout_ms: 50,
+            retries: 1,
+            backoff_min_ms: 60_000,
+            backoff_max_ms: 60_000,
+            ..one_worker()
+        };
+        let (_proxy, address) = proxy_with(limits, Policy::RoundRobin, &backends);
+        let response = fetch(&mut client(address).await, get("/")).await;
+        let status = response.expect("response").status();
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        let tried = silent.iter().filter(|listener| listener.accept().is_ok());
+        assert!(
+            (2..=3).contains(&tried.count()),
+            "the first, and what a timeout later is over"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_refused_stream_is_served_elsewhere_with_its_content() {
     within(async {
         let (refusing, echoing) = (refusing().await, echoing().await);

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
+use tokio::time::Instant;
 
 use super::body::{Outcome, Reply, Upload};
 use super::{Client, headers, idle, tunnel};
@@ -44,9 +45,11 @@ async fn to_backends(
     headers::strip_request(request.headers_mut(), upgrade);
     *request.version_mut() = Version::HTTP_11;
     let mut tried = Vec::new();
+    let mut search_ends = None;
     loop {
-        let Some((position, in_flight)) = client.worker.choose(view, Protocol::Http1, &tried)
-        else {
+        let searched_enough = search_ends.is_some_and(|end| Instant::now() >= end);
+        let chosen = client.worker.choose(view, Protocol::Http1, &tried);
+        let Some((position, in_flight)) = chosen.filter(|_| !searched_enough) else {
             view.counters().no_backend.add(1);
             return Err(Failure::NoBackend);
         };
@@ -57,6 +60,8 @@ async fn to_backends(
             Err(Unanswered::Unsent(unsent)) => {
                 outcome.elsewhere();
                 tried.push(position);
+                search_ends
+                    .get_or_insert_with(|| Instant::now() + client.worker.limits.search_time());
                 request = unsent.map(|upload| upload.content);
             }
             Err(Unanswered::Lost) => {
