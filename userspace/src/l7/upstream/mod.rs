@@ -29,6 +29,7 @@ use self::reach::Reachability;
 use super::detect::Protocol;
 use super::http1::{self, Idle};
 use super::limits::Limits;
+use super::listener::keepalive;
 use super::stats::{BackendCounters, Load, Reach};
 
 /// Unacknowledged bytes to a backend that has vanished end its connection after this long.
@@ -260,6 +261,8 @@ impl Pool {
 
 fn prepared(socket: TcpStream) -> io::Result<TcpStream> {
     socket.set_nodelay(true)?;
-    socket2::SockRef::from(&socket).set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    let options = socket2::SockRef::from(&socket);
+    options.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    options.set_tcp_keepalive(&keepalive())?;
     Ok(socket)
 }
