@@ -1,6 +1,6 @@
 //! [`Plane`] by the real data path.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::desired::ServiceView;
@@ -218,9 +218,12 @@ impl Plane for Kernel {
     }
 }
 
-/// The kernel's own answer: only a local address can be bound.
+/// The kernel's own answer. Where it gives none nothing is known against the address.
 fn is_local(address: IpAddr) -> bool {
-    UdpSocket::bind((address, 0)).is_ok()
+    datapath::is_local(address).unwrap_or_else(|error| {
+        tracing::debug!(%address, %error, "no answer to whether it is local");
+        true
+    })
 }
 
 fn view(flow: &FlowRecord) -> FlowView {

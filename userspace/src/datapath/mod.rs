@@ -49,6 +49,7 @@ pub use counters::{CounterSnapshot, Counters};
 pub use error::DatapathError;
 pub use explain::Explanation;
 pub use flows::{FlowRecord, FlowState, PayloadProtocol, UpstreamRecord};
+pub use neighbours::is_local;
 pub use options::{
     BackendEntry, FlowHash, Forwarding, HookChoice, InterfaceSpec, Mode, Options, ServiceTable,
     TcAttach, XdpMode,

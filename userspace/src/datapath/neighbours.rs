@@ -20,6 +20,7 @@ const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTN_UNICAST: u8 = 1;
+const RTN_LOCAL: u8 = 2;
 const NDA_DST: u16 = 1;
 const NDA_FLAGS_EXT: u16 = 15;
 const NTF_USE: u8 = 1;
@@ -84,6 +85,13 @@ fn warm(backends: impl Iterator<Item = SocketAddr>) -> io::Result<usize> {
     Ok(asked)
 }
 
+/// Whether this host delivers packets for `address` to itself. The routes say so, unlike an attempt to bind it, which always
+/// works with `net.ipv4.ip_nonlocal_bind`, as balancers with keepalived have it.
+pub fn is_local(address: IpAddr) -> io::Result<bool> {
+    let reply = route(&socket(Protocol::Route)?, address)?;
+    Ok(reply.is_some_and(|reply| parse_kind(&reply) == Some(RTN_LOCAL)))
+}
+
 /// Who a packet is handed to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct NextHop {
@@ -92,8 +100,13 @@ struct NextHop {
 }
 
 fn next_hop(socket: &impl std::os::fd::AsFd, to: IpAddr) -> io::Result<Option<NextHop>> {
+    Ok(route(socket, to)?.and_then(|reply| parse_route(&reply, to)))
+}
+
+/// The kernel's route to an address, as its message.
+fn route(socket: &impl std::os::fd::AsFd, to: IpAddr) -> io::Result<Option<Vec<u8>>> {
     match exchange(socket, &route_request(to)) {
-        Ok(reply) => Ok(parse_route(&reply, to)),
+        Ok(reply) => Ok(Some(reply)),
         // No route: unreachable, prohibited, or none at all.
         Err(error)
             if matches!(
@@ -127,10 +140,15 @@ fn route_request(to: IpAddr) -> Vec<u8> {
     message(RTM_GETROUTE, 0, &body, &[(RTA_DST, destination)])
 }
 
+/// The kind of the route in the answer to [`route_request`], an `RTN_` number.
+fn parse_kind(reply: &[u8]) -> Option<u8> {
+    let kind = field(reply, 4).map(u16::from_ne_bytes)?;
+    (kind == RTM_NEWROUTE).then_some(*reply.get(HEADER + 7)?)
+}
+
 /// The next hop in the answer to [`route_request`]; none if the destination is this host itself or a broadcast.
 fn parse_route(reply: &[u8], to: IpAddr) -> Option<NextHop> {
-    let kind = field(reply, 4).map(u16::from_ne_bytes)?;
-    if kind != RTM_NEWROUTE || *reply.get(HEADER + 7)? != RTN_UNICAST {
+    if parse_kind(reply)? != RTN_UNICAST {
         return None;
     }
     let mut interface = None;
@@ -195,10 +213,23 @@ mod tests {
             Some(IpAddr::from([192, 0, 2, 1]))
         );
         assert_eq!(
-            parse_route(&route(2, &[interface]), to),
+            parse_route(&route(RTN_LOCAL, &[interface]), to),
             None,
             "local addresses have no neighbour"
         );
+    }
+
+    #[test]
+    fn what_this_host_delivers_to_itself_is_local_and_nothing_else() {
+        for (address, local) in [
+            ([127, 0, 0, 1], true),
+            ([127, 1, 2, 3], true),
+            // TEST-NET-3 (RFC 5737): nobody has it.
+            ([203, 0, 113, 7], false),
+        ] {
+            let said = is_local(IpAddr::from(address)).expect("the kernel answers");
+            assert_eq!(said, local, "{address:?}");
+        }
     }
 
     #[test]
