@@ -73,7 +73,7 @@ pub async fn serve(
             }
             Protocol::Http1 => {
                 counters.http1_connections.add(1);
-                http1::serve(worker, local, socket, first, registered).await;
+                http1::serve(worker, view, local, socket, first, registered).await;
             }
         }
     }

@@ -60,6 +60,10 @@ async fn kept_connections_carry_request_after_request() {
         let stats = &proxy.stats().services[0];
         assert_eq!(stats.http1_connections, 1);
         assert_eq!(stats.backends[0].streams_opened, 3);
+        let request = "GET /0 HTTP/1.1\r\nHost: test\r\nKeep-Alive: 5\r\n\r\n";
+        assert_eq!(stats.received_bytes, 3 * request.len() as u64);
+        // Headers of ours besides.
+        assert!(stats.sent_bytes >= 3 * OK.len() as u64);
     })
     .await;
 }

@@ -27,7 +27,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 
 pub use self::idle::{Idle, connect, keep_when_ready};
-use self::rewound::Rewound;
+use self::rewound::{Meter, Rewound};
 use super::registry::{Open, Registered};
 use super::worker::{View, Worker};
 
@@ -70,6 +70,7 @@ impl Client {
 /// Serves an HTTP/1.1 connection to its end; `first` was read from it already.
 pub async fn serve(
     worker: Rc<Worker>,
+    view: Rc<View>,
     local: SocketAddr,
     socket: TcpStream,
     first: Bytes,
@@ -87,7 +88,11 @@ pub async fn serve(
         async move { Ok::<_, Infallible>(forward::forward(client, request).await) }
     });
     let outflow = client.registered.handle.outflow.clone();
-    let socket = Rewound::new(first, socket, outflow);
+    let meter = Meter {
+        counters: view.service.counters.clone(),
+        worker: client.worker.id,
+    };
+    let socket = Rewound::new(first, socket, outflow, meter);
     let mut connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_millis(limits.http1_idle_timeout_ms))

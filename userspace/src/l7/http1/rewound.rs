@@ -1,5 +1,5 @@
 //! A client's socket with the bytes back in front that were read to detect the protocol. It stays below a tunnel, and tells
-//! the worker's books whether the client takes what is written.
+//! the worker's books whether the client takes what is written, and how many bytes went either way.
 
 use std::io;
 use std::pin::Pin;
@@ -11,29 +11,51 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::l7::registry::Outflow;
+use crate::l7::stats::ServiceCounters;
 
 /// Reads `first`, then the socket.
 pub struct Rewound {
     first: Bytes,
     socket: TcpStream,
     outflow: Arc<Outflow>,
+    meter: Meter,
+}
+
+/// Where bytes are counted: a worker's counters, of which it stays the only writer. Shared only because hyper wants sockets
+/// that could move to another thread.
+pub struct Meter {
+    /// Of the service, by worker.
+    pub counters: Arc<[ServiceCounters]>,
+    /// Which are this worker's.
+    pub worker: usize,
 }
 
 // === impl Rewound ===
 
 impl Rewound {
     /// Puts `first` in front of what the socket still holds.
-    pub fn new(first: Bytes, socket: TcpStream, outflow: Arc<Outflow>) -> Self {
+    pub fn new(first: Bytes, socket: TcpStream, outflow: Arc<Outflow>, meter: Meter) -> Self {
+        meter.mine().received_bytes.add(first.len() as u64);
         Self {
             first,
             socket,
             outflow,
+            meter,
         }
     }
 
     fn note(&self, written: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(written)) = written {
+            self.meter.mine().sent_bytes.add(*written as u64);
+        }
         let any = matches!(written, Poll::Ready(Ok(1..)));
         self.outflow.wrote(any, written.is_pending());
+    }
+}
+
+impl Meter {
+    fn mine(&self) -> &ServiceCounters {
+        &self.counters[self.worker]
     }
 }
 
@@ -44,7 +66,11 @@ impl AsyncRead for Rewound {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.first.is_empty() {
-            return Pin::new(&mut self.socket).poll_read(cx, buf);
+            let before = buf.filled().len();
+            let read = Pin::new(&mut self.socket).poll_read(cx, buf);
+            let received = buf.filled().len() - before;
+            self.meter.mine().received_bytes.add(received as u64);
+            return read;
         }
         let taken = self.first.len().min(buf.remaining());
         buf.put_slice(&self.first.split_to(taken));
