@@ -290,6 +290,20 @@ fn a_backend_that_was_added_and_removed_at_once_is_forgotten() {
 }
 
 #[test]
+fn a_state_directory_that_cannot_be_written_to_is_said_at_the_start() {
+    let (directory, fake) = (Directory::new("unwritable"), Fake::default());
+    let taken = directory.0.join("taken");
+    std::fs::write(&taken, "").expect("written");
+    let text = two_services(&directory.0).replace(
+        &format!("state_dir = \"{}\"", directory.0.display()),
+        &format!("state_dir = \"{}\"", taken.display()),
+    );
+    let state = state(&directory, &fake, &text);
+    let mut warnings = state.warnings();
+    assert!(warnings.any(|why| why.contains("cannot be written to") && why.contains("let user")));
+}
+
+#[test]
 fn a_service_that_auto_cannot_switch_keeps_no_other_where_it_is() {
     let (directory, fake) = (Directory::new("starved"), Fake::default());
     // Hot factor 2 with both backends, of which one gets everything.

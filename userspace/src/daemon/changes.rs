@@ -240,6 +240,7 @@ impl State {
         self.config = new;
         self.overrides = overrides;
         self.forget_moves();
+        self.warnings.remove("file");
         self.save();
         tracing::info!(services, "configuration taken in again");
         Ok(format!(

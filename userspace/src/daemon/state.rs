@@ -92,6 +92,7 @@ impl State {
             tracing::warn!("{why}");
             state.warnings.insert("state", why);
         }
+        state.look_ahead();
         let wanted = desired(&state.config, &state.overrides, &state.leaving);
         match state.install(wanted) {
             Ok(()) => Ok(state),
@@ -101,6 +102,26 @@ impl State {
                     tracing::error!(%again, "the data path cannot be taken off");
                 }
                 Err(error)
+            }
+        }
+    }
+
+    /// What a reload or a change will need, tried now: the start could read the file with privileges that have been given up
+    /// since, and nobody would know before it matters.
+    fn look_ahead(&mut self) {
+        let Config { file, daemon, .. } = &self.config;
+        let user = rustix::process::geteuid().as_raw();
+        let reading = std::fs::File::open(file).err().map(|error| {
+            format!("{file} cannot be read any more ({error}), so a reload will fail: let user {user} read it")
+        });
+        let directory = daemon.state_dir.display();
+        let writing = self.store.probe().err().map(|error| {
+            format!("{directory} cannot be written to ({error}), so a restart will forget changes: let user {user} write there")
+        });
+        for (subject, why) in [("file", reading), ("state", writing)] {
+            if let Some(why) = why {
+                tracing::warn!("{why}");
+                self.warnings.insert(subject, why);
             }
         }
     }

@@ -46,13 +46,23 @@ impl Store {
     }
 
     pub(super) fn save(&self, overrides: &Overrides) -> io::Result<()> {
+        let text = serde_json::to_vec_pretty(overrides)?;
+        std::fs::rename(self.write_new(&text)?, self.file())
+    }
+
+    /// Whether [`Store::save`] could work.
+    pub(super) fn probe(&self) -> io::Result<()> {
+        std::fs::remove_file(self.write_new(&[])?)
+    }
+
+    /// Writes the file that is then renamed.
+    fn write_new(&self, text: &[u8]) -> io::Result<PathBuf> {
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o755)
             .create(&self.directory)?;
-        let text = serde_json::to_vec_pretty(overrides)?;
         let new = self.directory.join("state.json.new");
         std::fs::write(&new, text)?;
-        std::fs::rename(new, self.file())
+        Ok(new)
     }
 }
