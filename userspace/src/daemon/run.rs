@@ -1,5 +1,8 @@
 //! Start, signals, end.
 //!
+//! Signals are listened to from the first moment: one that comes while the data path is being loaded stops the daemon as soon
+//! as it can take everything off again.
+//!
 //! Order of the start: everything that can be wrong without touching the host first (configuration, privileges,
 //! another daemon on the socket), then the data path, then the proxy, then the services. So a start that fails leaves
 //! the host as it was, and a proxy that is handed a connection knows its service.
@@ -13,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use tokio::net::UnixListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing_subscriber::EnvFilter;
 
@@ -54,14 +57,54 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start an event loop")?;
+    let signals = runtime.block_on(async { Signals::new() })?;
     let listener = runtime.block_on(async { listen(&config) })?;
     let state = start(config)?;
     let socket = state.config.daemon.socket.clone();
+    let interfaces = state.config.interfaces.iter();
+    let attached: Vec<String> = interfaces.map(|interface| interface.name.clone()).collect();
     let (handle, ended) = Handle::spawn(state).context("cannot start the state's thread")?;
-    let result = runtime.block_on(serve(listener, handle, ended, options.keep_datapath));
+    let result = runtime.block_on(serve(
+        listener,
+        handle,
+        ended,
+        signals,
+        options.keep_datapath,
+    ));
     // Gone already if the directory is.
     let _ = std::fs::remove_file(socket);
-    result
+    if result? == Stopped::CutShort {
+        bail!(
+            "told a second time to stop: streams under way are cut off, and the data path stays attached to {}, where `evenkeel run` takes it over",
+            attached.join(", ")
+        );
+    }
+    Ok(())
+}
+
+/// The signals that the daemon acts on.
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+/// How it came to an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stopped {
+    Clean,
+    /// A second signal came before it was done.
+    CutShort,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
 }
 
 fn log_to_stderr() {
@@ -141,11 +184,14 @@ async fn serve(
     listener: UnixListener,
     handle: Handle,
     mut ended: oneshot::Receiver<()>,
+    signals: Signals,
     keep_datapath: bool,
-) -> anyhow::Result<()> {
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+) -> anyhow::Result<Stopped> {
+    let Signals {
+        mut hangup,
+        mut terminate,
+        mut interrupt,
+    } = signals;
     let serving = tokio::spawn(server::serve(
         listener,
         Arc::new(Routes::new(handle.clone())),
@@ -163,9 +209,12 @@ async fn serve(
     tracing::info!(keep_datapath, "stopping");
     serving.abort();
     tokio::select! {
-        stopped = handle.stop(keep_datapath, GRACE) => stopped.context("the data path cannot be taken off"),
-        _ = terminate.recv() => bail!("told a second time to stop: streams under way are cut off"),
-        _ = interrupt.recv() => bail!("told a second time to stop: streams under way are cut off"),
+        stopped = handle.stop(keep_datapath, GRACE) => {
+            stopped.context("the data path cannot be taken off")?;
+            Ok(Stopped::Clean)
+        }
+        _ = terminate.recv() => Ok(Stopped::CutShort),
+        _ = interrupt.recv() => Ok(Stopped::CutShort),
     }
 }
 

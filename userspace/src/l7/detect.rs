@@ -67,6 +67,7 @@ pub async fn serve(
     counters.connections_opened.add(1);
     let first = tokio::time::timeout(worker.limits.detect_timeout(), first_bytes(&mut socket));
     if let Ok(Ok((protocol, first))) = first.await {
+        registered.handle.heard.set(true);
         match protocol {
             Protocol::Http2 => {
                 downstream::serve(worker, view, local, socket, first, registered).await;

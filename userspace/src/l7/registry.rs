@@ -23,6 +23,8 @@ pub struct Connections {
 pub struct Handle {
     /// The address that the client connected to.
     pub local: Cell<Option<SocketAddr>>,
+    /// The client has said what protocol it speaks.
+    pub heard: Cell<bool>,
     /// The connection shall go away, gracefully.
     pub drain: Cell<bool>,
     /// The connection shall close now.
@@ -146,9 +148,13 @@ impl Drop for Open {
 // === impl Connections ===
 
 impl Connections {
-    /// True when there is none.
-    pub fn is_empty(&self) -> bool {
-        self.by_id.borrow().is_empty()
+    /// True when no client is left that has said anything.
+    pub fn are_silent(&self) -> bool {
+        !self
+            .by_id
+            .borrow()
+            .values()
+            .any(|handle| handle.heard.get())
     }
 
     /// Calls `each` with every connection.

@@ -329,11 +329,11 @@ async fn serve(
     }
 }
 
-/// Drains all connections, and waits for them until the grace is over.
+/// Drains all connections, and waits for them until the grace is over. Those that have said nothing yet have nothing to lose.
 async fn finish(worker: &Worker, grace: Duration) {
     worker.drain(None);
     let idle = async {
-        while !worker.connections.is_empty() {
+        while !worker.connections.are_silent() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };

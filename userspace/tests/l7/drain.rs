@@ -155,6 +155,21 @@ async fn shutdown_waits_for_streams_under_way() {
 }
 
 #[tokio::test]
+async fn shutdown_waits_for_no_client_that_has_said_nothing() {
+    within(async {
+        let backend = Backend::named("a").await;
+        let (proxy, address) = proxy(&[backend.address]);
+        let _silent = TcpStream::connect(address).await.expect("connect");
+        until(|| proxy.stats().connections == 1).await;
+        // Longer than the test may take.
+        let grace = Duration::from_secs(600);
+        let stopping = tokio::task::spawn_blocking(move || proxy.shutdown(grace));
+        stopping.await.expect("shutdown");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn shutdown_ends_after_the_grace() {
     within(async {
         let (backend, _release) = held().await;
