@@ -1,7 +1,12 @@
 //! The connections of one client, and which of them takes the next request.
 //!
-//! A connection is made when its first request comes. One that could not be made is left alone for a second (gRPC's
-//! first back-off) while others take its requests; when none is left, any is tried.
+//! A connection that could not be made is left alone for a second (gRPC's first back-off) while others take its
+//! requests; when none is left, any is tried. What "can take a request" means differs:
+//!
+//! | client | takes |
+//! | --- | --- |
+//! | HTTP/2 | a place with a connection ([`Channel::pick_ready`]), as gRPC picks among subchannels that are READY. Connections are made beside that ([`Channel::to_make`]), all of them from the first request on: a backend that does not answer takes nobody's time. Only a client without any connection waits |
+//! | HTTP/1.1 | a place that does not rest ([`Channel::pick`]); the connection is made when its first request comes |
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -10,7 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng as _;
-use tokio::sync::Mutex;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
 use super::balance::Balance;
@@ -29,6 +35,10 @@ pub(super) struct Channel<L> {
     /// Version of the addresses that `places` follow.
     seen: Cell<u64>,
     places: RefCell<Vec<Rc<Place<L>>>>,
+    /// Whether all places are ready, so that a request need not look for those that are not.
+    complete: Cell<bool>,
+    /// A connection was made, or could not be.
+    changed: Notify,
     random: RefCell<Generator>,
 }
 
@@ -38,10 +48,21 @@ pub(super) struct Place<L> {
     addresses: RefCell<Vec<SocketAddr>>,
     /// The connection.
     pub(super) link: RefCell<Option<L>>,
-    /// Locked while a connection is made, so that only one is.
-    pub(super) making: Mutex<()>,
+    state: Cell<State>,
     in_flight: Cell<u32>,
-    resting_until: Cell<Option<Instant>>,
+}
+
+/// How far the connection of a place is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// There is none.
+    Idle,
+    /// It is being made.
+    Making,
+    /// It was there when it was last looked at.
+    Ready,
+    /// It could not be made, and is left alone until then.
+    Resting(Instant),
 }
 
 /// A request counts as in flight at its place until this is dropped.
@@ -59,6 +80,8 @@ impl<L> Channel<L> {
             seen: Cell::new(addresses.version()),
             addresses,
             places: RefCell::default(),
+            complete: Cell::new(false),
+            changed: Notify::new(),
             random: RefCell::new(random),
         };
         channel.follow();
@@ -70,30 +93,33 @@ impl<L> Channel<L> {
         self.places.borrow().len()
     }
 
-    /// The place that takes the next request; `None` only when there is no address.
+    /// The place that takes the next request, of those that do not rest or else of all; `None` only when there is no
+    /// address.
     pub(super) fn pick(&self) -> Option<InFlight<L>> {
-        let version = self.addresses.version();
-        if self.seen.replace(version) != version {
-            self.follow();
-        }
+        self.keep_up();
+        let now = Instant::now();
+        self.pick_of(|state| !state.rests(now))
+            .or_else(|| self.pick_of(|_| true))
+    }
+
+    /// The place that takes the next request, of those that are ready.
+    pub(super) fn pick_ready(&self) -> Option<InFlight<L>> {
+        self.keep_up();
+        self.pick_of(|state| state == State::Ready)
+    }
+
+    fn pick_of(&self, takes: impl Fn(State) -> bool) -> Option<InFlight<L>> {
         let places = self.places.borrow();
         let picked = match places.as_slice() {
-            [only] => only,
+            [only] => Some(only).filter(|only| takes(only.state.get()))?,
             places => {
-                let now = Instant::now();
-                let candidates = |resting_too: bool| -> Vec<Candidate> {
-                    let candidate = |place: &Rc<Place<L>>| Candidate {
-                        weight: u32::from(resting_too || !place.rests(now)),
-                        in_flight: place.in_flight.get(),
-                    };
-                    places.iter().map(candidate).collect()
+                let candidate = |place: &Rc<Place<L>>| Candidate {
+                    weight: u32::from(takes(place.state.get())),
+                    in_flight: place.in_flight.get(),
                 };
+                let candidates: Vec<Candidate> = places.iter().map(candidate).collect();
                 let mut random = self.random.borrow_mut();
-                let mut random = || random.next_u64();
-                let picked = self
-                    .balancer
-                    .pick(&candidates(false), &mut random)
-                    .or_else(|| self.balancer.pick(&candidates(true), &mut random))?;
+                let picked = self.balancer.pick(&candidates, &mut || random.next_u64())?;
                 places.get(picked)?
             }
         };
@@ -103,10 +129,80 @@ impl<L> Channel<L> {
         })
     }
 
+    /// Whether every place is ready.
+    pub(super) fn is_complete(&self) -> bool {
+        self.complete.get()
+    }
+
+    /// Whether any connection is being made.
+    pub(super) fn is_making(&self) -> bool {
+        self.any(|state| state == State::Making)
+    }
+
+    /// Places whose connection is to be made now; they count as being made from here on. `stranded`: who asks has none
+    /// to use, so that when all rest none does.
+    pub(super) fn to_make(&self, stranded: bool) -> Vec<Rc<Place<L>>> {
+        let now = Instant::now();
+        let all_rest = !self.any(|state| !state.rests(now));
+        let places = self.places.borrow();
+        let chosen = places.iter().filter(|place| {
+            let state = place.state.get();
+            state.is_due(now) || stranded && all_rest
+        });
+        let chosen: Vec<_> = chosen.map(Rc::clone).collect();
+        chosen
+            .iter()
+            .for_each(|place| place.state.set(State::Making));
+        chosen
+    }
+
+    /// A connection was made.
+    pub(super) fn made(&self, place: &Place<L>, link: L) {
+        place.link.replace(Some(link));
+        self.set(place, State::Ready);
+        self.changed.notify_waiters();
+    }
+
     /// A connection could not be made: its place rests, and names are resolved again.
     pub(super) fn failed(&self, place: &Place<L>) {
-        place.resting_until.set(Some(Instant::now() + REST));
+        self.set(place, State::Resting(Instant::now() + REST));
         self.addresses.look_again();
+        self.changed.notify_waiters();
+    }
+
+    /// The connection of a place takes no more requests; those in flight finish on it.
+    pub(super) fn retire(&self, place: &Place<L>) {
+        place.link.replace(None);
+        self.set(place, State::Idle);
+    }
+
+    /// Resolves when the next connection was made, or could not be.
+    pub(super) fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
+    }
+
+    fn any(&self, is: impl Fn(State) -> bool) -> bool {
+        self.places
+            .borrow()
+            .iter()
+            .any(|place| is(place.state.get()))
+    }
+
+    fn set(&self, place: &Place<L>, state: State) {
+        place.state.set(state);
+        self.count();
+    }
+
+    fn count(&self) {
+        self.complete.set(!self.any(|state| state != State::Ready));
+    }
+
+    /// Follows the addresses where they changed.
+    fn keep_up(&self) {
+        let version = self.addresses.version();
+        if self.seen.replace(version) != version {
+            self.follow();
+        }
     }
 
     /// Takes over the current addresses. Places whose addresses stay keep their connection.
@@ -134,6 +230,7 @@ impl<L> Channel<L> {
             }));
         }
         self.places.replace(places);
+        self.count();
     }
 }
 
@@ -144,9 +241,8 @@ impl<L> Place<L> {
         Rc::new(Self {
             addresses: RefCell::new(addresses),
             link: RefCell::new(None),
-            making: Mutex::new(()),
+            state: Cell::new(State::Idle),
             in_flight: Cell::new(0),
-            resting_until: Cell::new(None),
         })
     }
 
@@ -159,9 +255,18 @@ impl<L> Place<L> {
     pub(super) fn may_use(&self, address: SocketAddr) -> bool {
         self.addresses.borrow().contains(&address)
     }
+}
 
-    fn rests(&self, now: Instant) -> bool {
-        self.resting_until.get().is_some_and(|until| now < until)
+// === impl State ===
+
+impl State {
+    fn rests(self, now: Instant) -> bool {
+        matches!(self, Self::Resting(until) if now < until)
+    }
+
+    /// Whether it has rested enough, or never was asked for.
+    fn is_due(self, now: Instant) -> bool {
+        self == Self::Idle || matches!(self, Self::Resting(until) if until <= now)
     }
 }
 

@@ -1,6 +1,6 @@
 //! An HTTP/2 client: its connections, so many streams at once, connections renewed when planned or told to go away.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::answer::Answer;
-use super::channel::{Channel, Place};
+use super::channel::{Channel, InFlight, Place};
 use super::deadline::Deadline;
 use super::dial::{self, Lifetimes};
 use super::mux::Mux;
@@ -30,6 +30,8 @@ pub(super) struct Client {
     pub(super) work: Rc<Work>,
     pub(super) lifetimes: Lifetimes,
     pub(super) channel: Channel<Rc<Link>>,
+    /// Why the last connection that could not be made was not.
+    pub(super) unreachable: RefCell<Option<Failed>>,
     pub(super) rpc: Rpc,
     pub(super) common: Rc<Common>,
 }
@@ -69,26 +71,11 @@ impl Client {
     }
 
     /// Does one request; `carrier` becomes the connection that it was last sent on.
-    async fn request(&self, carrier: &Cell<Listed>) -> Result<Answer, Failed> {
+    async fn request(self: &Rc<Self>, carrier: &Cell<Listed>) -> Result<Answer, Failed> {
         let exchange = self.rpc.prepare();
         let mut attempt = 1;
-        let mut unreachable = 0;
         loop {
-            let Some(picked) = self.channel.pick() else {
-                return Err(Failed::new(Failure::Connect, "no address"));
-            };
-            let link = match self.link(&picked.place).await {
-                Ok(link) => link,
-                Err(failed) => {
-                    self.channel.failed(&picked.place);
-                    unreachable += 1;
-                    if unreachable < self.channel.len() {
-                        continue;
-                    }
-                    tokio::time::sleep(PAUSE).await;
-                    return Err(failed);
-                }
-            };
+            let (_in_flight, link) = self.link().await?;
             carrier.set(link.listed);
             match self.send(&exchange, &link).await {
                 Ok(answer) => return Ok(answer),
@@ -113,20 +100,55 @@ impl Client {
         exchange.run(&link.mux, opened).await
     }
 
-    /// The connection at `place`, or a new one there. The old one's streams finish; once the last is done it is
-    /// closed with a GOAWAY.
-    async fn link(&self, place: &Place<Rc<Link>>) -> Result<Rc<Link>, Failed> {
-        if let Some(link) = Link::at(place) {
-            return Ok(link);
+    /// A connection that takes one more request: the one whose turn it is, or where there is none the next that can be
+    /// made. Fails once all that were tried since could not be.
+    async fn link(self: &Rc<Self>) -> Result<(InFlight<Rc<Link>>, Rc<Link>), Failed> {
+        let mut waited = false;
+        loop {
+            let found = self.ready_link();
+            if !self.channel.is_complete() {
+                let stranded = found.is_none() && !waited;
+                let missing = self.channel.to_make(stranded);
+                missing.into_iter().for_each(|place| self.make(place));
+            }
+            if let Some(found) = found {
+                return Ok(found);
+            }
+            if !self.channel.is_making() {
+                tokio::time::sleep(PAUSE).await;
+                let unreachable = self.unreachable.borrow().clone();
+                let nobody = || Failed::new(Failure::Connect, "no address");
+                return Err(unreachable.unwrap_or_else(nobody));
+            }
+            self.channel.changed().await;
+            waited = true;
         }
-        let _making = place.making.lock().await;
-        if let Some(link) = Link::at(place) {
-            return Ok(link);
+    }
+
+    /// The connection whose turn it is. One that takes no more is retired: its streams finish, and once the last is done
+    /// it is closed with a GOAWAY.
+    fn ready_link(&self) -> Option<(InFlight<Rc<Link>>, Rc<Link>)> {
+        loop {
+            let picked = self.channel.pick_ready()?;
+            if let Some(link) = Link::at(&picked.place) {
+                return Some((picked, link));
+            }
+            self.channel.retire(&picked.place);
         }
-        place.link.replace(None);
-        let link = Rc::new(self.connect(&place.addresses()).await?);
-        place.link.replace(Some(Rc::clone(&link)));
-        Ok(link)
+    }
+
+    /// Makes the connection of a place, while requests go elsewhere.
+    fn make(self: &Rc<Self>, place: Rc<Place<Rc<Link>>>) {
+        let client = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            match client.connect(&place.addresses()).await {
+                Ok(link) => client.channel.made(&place, Rc::new(link)),
+                Err(failed) => {
+                    client.unreachable.replace(Some(failed));
+                    client.channel.failed(&place);
+                }
+            }
+        });
     }
 
     async fn connect(&self, addresses: &[SocketAddr]) -> Result<Link, Failed> {
@@ -145,7 +167,7 @@ impl Client {
             address,
             listed,
             born: Instant::now(),
-            used: Cell::new(1),
+            used: Cell::new(0),
             most,
             lifetime,
             retired: Cell::new(false),

@@ -1,5 +1,6 @@
 //! The part of a run that one thread does: its clients, and the pace that they are given.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -174,6 +175,7 @@ impl Shard {
             work,
             lifetimes: self.lifetimes(number),
             channel: self.channel(number),
+            unreachable: RefCell::default(),
             rpc: Rpc::new(&self.plan, random)?,
             common,
         })

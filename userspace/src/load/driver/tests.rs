@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::dial::{Connect, Connecting, Socket};
 use super::plan::tests::plan;
 use super::shard::Means;
-use super::{Budget, Outputs, Plan, Report, Schedule, run_with};
+use super::{Balance, Budget, Outputs, Plan, Report, Schedule, run_with};
 use crate::load::BACKEND_HEADER;
 use crate::load::timer::Timer;
 
@@ -21,10 +21,18 @@ use crate::load::timer::Timer;
 struct Backends {
     born: Instant,
     stall: (Duration, Duration),
+    /// One that swallows what is sent to it, SYNs included, until then.
+    silent: Option<(SocketAddr, Duration)>,
 }
 
 impl Connect for Backends {
     fn connect(&self, address: SocketAddr) -> Connecting<'_> {
+        let swallows = self
+            .silent
+            .is_some_and(|(silent, until)| address == silent && self.born.elapsed() < until);
+        if swallows {
+            return Box::pin(std::future::pending());
+        }
         let (near, far) = tokio::io::duplex(1 << 20);
         tokio::task::spawn_local(self.serve(far, address));
         Box::pin(async move {
@@ -68,16 +76,33 @@ fn stopped_clock<T>(test: impl Future<Output = T>) -> T {
 
 /// A run against backends that stall from the first to the second time.
 fn run(plan: &Plan, stall_from: u64, stall_to: u64) -> Report {
+    let stall = [stall_from, stall_to].map(Duration::from_millis);
+    run_against(plan, |born| Backends {
+        born,
+        stall: stall.into(),
+        silent: None,
+    })
+}
+
+/// A run against two backends, of which the first is silent until then.
+fn run_with_silent(plan: &Plan, until: Duration) -> Report {
+    let mut plan = plan.clone();
+    plan.addresses = addresses().to_vec();
+    run_against(&plan, |born| Backends {
+        born,
+        stall: (Duration::ZERO, Duration::ZERO),
+        silent: Some((addresses()[0], until)),
+    })
+}
+
+fn addresses() -> [SocketAddr; 2] {
+    [1, 2].map(|host| SocketAddr::from(([10, 0, 0, host], 80)))
+}
+
+fn run_against(plan: &Plan, backends: impl FnOnce(Instant) -> Backends) -> Report {
     stopped_clock(async {
-        let backends = Backends {
-            born: Instant::now(),
-            stall: (
-                Duration::from_millis(stall_from),
-                Duration::from_millis(stall_to),
-            ),
-        };
         let means = Means {
-            connector: Box::new(backends),
+            connector: Box::new(backends(Instant::now())),
             timer: Timer::of_runtime(),
         };
         let forever = std::future::pending();
@@ -166,4 +191,52 @@ fn a_closed_loop_does_its_quota_after_the_warm_up() {
     // Without a stall the warm-up would never end: nothing waits, so the stopped clock stands still.
     let report = run(&plan, 0, 1000);
     assert_eq!((report.ok, report.warm_up.ok), (100, 40));
+}
+
+#[test]
+fn no_request_waits_for_a_backend_that_does_not_answer_while_another_does() {
+    for balance in [Balance::RoundRobin, Balance::P2c] {
+        let mut plan = open_loop("const:100");
+        plan.balance = balance;
+        let report = run_with_silent(&plan, Duration::MAX);
+        let living = (addresses()[1].to_string(), 300);
+        assert_eq!(report.per_backend, [living].into(), "{balance}");
+        assert_eq!(report.failed, 0, "{balance}: {:?}", report.causes);
+        assert!(about(report.latency.max, 0), "{balance}");
+    }
+}
+
+#[test]
+fn a_backend_that_comes_to_itself_gets_its_turns_again() {
+    // Given up at 2 s, left alone until 3 s, then there: half of the last second's hundred.
+    let mut plan = open_loop("step:100@4s");
+    plan.balance = Balance::RoundRobin;
+    let report = run_with_silent(&plan, Duration::from_millis(2500));
+    let [late, living] = addresses().map(|address| report.per_backend[&address.to_string()]);
+    assert!((49..=50).contains(&late), "{late}");
+    assert_eq!((late + living, report.failed), (400, 0));
+    assert!(about(report.latency.max, 0), "{:?}", report.latency);
+}
+
+#[test]
+fn pick_first_tries_its_addresses_one_after_the_other() {
+    let plan = open_loop("const:100");
+    let report = run_with_silent(&plan, Duration::MAX);
+    let second = (addresses()[1].to_string(), 300);
+    assert_eq!(report.per_backend, [second].into());
+    assert!(about(report.latency.max, 2000), "{:?}", report.latency);
+}
+
+#[test]
+fn a_client_that_reaches_nobody_says_so() {
+    let mut plan = open_loop("const:1");
+    plan.balance = Balance::RoundRobin;
+    plan.addresses = vec![addresses()[0]];
+    let silent = Some((addresses()[0], Duration::MAX));
+    let report = run_against(&plan, |born| Backends {
+        born,
+        stall: (Duration::ZERO, Duration::ZERO),
+        silent,
+    });
+    assert_eq!(report.failures, [(super::Failure::Connect, 3)].into());
 }
