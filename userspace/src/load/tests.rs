@@ -59,7 +59,7 @@ fn plan(target: SocketAddr, kind: Kind, weights: &[u32], budget: Budget) -> Plan
     Plan {
         url: format!("http://{target}/").parse::<Uri>().unwrap(),
         targets: vec![Target::Address(target)],
-        addresses: vec![target],
+        addresses: vec![vec![target]],
         resolve_every: None,
         balance: Balance::PickFirst,
         kind,

@@ -176,6 +176,12 @@ impl<L> Channel<L> {
         self.set(place, State::Idle);
     }
 
+    /// The peer ended the connection of a place: who serves there may be elsewhere by now.
+    pub(super) fn lost(&self, place: &Place<L>) {
+        self.addresses.look_again();
+        self.retire(place);
+    }
+
     /// Resolves when the next connection was made, or could not be.
     pub(super) fn changed(&self) -> Notified<'_> {
         self.changed.notified()
@@ -282,6 +288,7 @@ impl<L> Drop for InFlight<L> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load::driver::target::Target;
     use crate::load::random::{Purpose, generator};
 
     fn address(host: u8) -> SocketAddr {
@@ -303,7 +310,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_that_failed_is_left_alone_for_a_second() {
-        let addresses = Arc::new(Addresses::new(&[address(1), address(2), address(3)]));
+        let addresses = Arc::new(Addresses::new([address(1), address(2), address(3)]));
         let channel = channel(Balance::RoundRobin, &addresses);
         let failed = channel.pick().unwrap();
         channel.failed(&failed.place);
@@ -315,7 +322,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn when_all_connections_failed_any_is_tried() {
-        let addresses = Arc::new(Addresses::new(&[address(1), address(2)]));
+        let addresses = Arc::new(Addresses::new([address(1), address(2)]));
         let channel = channel(Balance::P2c, &addresses);
         for place in channel.places.borrow().iter() {
             channel.failed(place);
@@ -323,9 +330,42 @@ mod tests {
         assert_eq!(picks(&channel, 10).len(), 10);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn names_are_resolved_again_when_a_connection_fails_or_is_lost() {
+        let addresses = Arc::new(Addresses::new([address(1)]));
+        let channel = channel(Balance::RoundRobin, &addresses);
+        let names = [Target::Name("backends.test".to_owned(), 80)];
+        let next = Cell::new(1);
+        let resolve = async |_: &Target| {
+            next.set(next.get() + 1);
+            Ok(vec![address(next.get())])
+        };
+        let keep = addresses.keep(&names, vec![vec![address(1)]], None, resolve);
+        let asking = async {
+            let picked = channel.pick().unwrap();
+            let place = &picked.place;
+            let long = Duration::from_secs(10);
+            tokio::time::sleep(long).await;
+            assert_eq!(*addresses.current(), [address(1)], "nobody asked");
+            channel.failed(place);
+            tokio::time::sleep(long).await;
+            assert_eq!(*addresses.current(), [address(2)]);
+            channel.lost(place);
+            tokio::time::sleep(long).await;
+            assert_eq!(*addresses.current(), [address(3)]);
+            channel.retire(place);
+            tokio::time::sleep(long).await;
+            assert_eq!(*addresses.current(), [address(3)], "it was planned");
+        };
+        tokio::select! {
+            () = keep => {}
+            () = asking => {}
+        }
+    }
+
     #[tokio::test]
     async fn p2c_goes_where_fewer_streams_are_in_flight() {
-        let addresses = Arc::new(Addresses::new(&[address(1), address(2)]));
+        let addresses = Arc::new(Addresses::new([address(1), address(2)]));
         let channel = channel(Balance::P2c, &addresses);
         let held: Vec<_> = (0..100).filter_map(|_| channel.pick()).collect();
         let at_first = held
@@ -340,7 +380,7 @@ mod tests {
 
     #[tokio::test]
     async fn new_addresses_are_taken_in_and_connections_to_old_ones_kept() {
-        let addresses = Arc::new(Addresses::new(&[address(1), address(2)]));
+        let addresses = Arc::new(Addresses::new([address(1), address(2)]));
         for balance in [Balance::RoundRobin, Balance::Pool(2), Balance::PickFirst] {
             addresses.found(&[address(1), address(2)]);
             let channel = channel(balance, &addresses);

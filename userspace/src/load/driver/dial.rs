@@ -15,7 +15,7 @@ use super::record::{Failed, Failure};
 use crate::load::arrival::{Clock, Latest, Stamped, Stamps};
 
 /// An address that did not answer by then is given up for the next: the first SYN and the one a second later
-/// (RFC 6298, section 5.7) had their time.
+/// (RFC 6298, section 5.7) had their time. Over HTTP/2 its SETTINGS must have come as well.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A connection.
@@ -51,20 +51,20 @@ pub(super) struct Lifetimes {
     first_part: Cell<Option<f64>>,
 }
 
-/// A connection to the first of `addresses` that takes one.
-pub(super) async fn dial(
-    connector: &dyn Connect,
+/// What `attempt` makes with the first of `addresses` with which it succeeds.
+pub(super) async fn dial<T>(
     addresses: &[SocketAddr],
-) -> Result<(Socket, SocketAddr), Failed> {
+    attempt: impl AsyncFn(SocketAddr) -> io::Result<T>,
+) -> Result<(T, SocketAddr), Failed> {
     let mut failed = Failed::new(Failure::Connect, "no address");
     for address in addresses {
-        let made = tokio::time::timeout(PATIENCE, connector.connect(*address));
-        let made = made.await.unwrap_or_else(|_| {
+        let made = tokio::time::timeout(PATIENCE, attempt(*address)).await;
+        let made = made.unwrap_or_else(|_| {
             let waited = format!("no answer within {PATIENCE:?}");
             Err(io::Error::new(io::ErrorKind::TimedOut, waited))
         });
         match made {
-            Ok(socket) => return Ok((socket, *address)),
+            Ok(made) => return Ok((made, *address)),
             Err(error) => {
                 let cause = format_args!("connect to {address}: {error}");
                 failed = Failed::new(Failure::Connect, cause);

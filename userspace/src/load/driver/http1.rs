@@ -168,7 +168,7 @@ impl Client {
             recorder,
             ..
         } = &*self.common;
-        let (stream, address) = dial::dial(&**connector, addresses).await?;
+        let (stream, address) = dial::dial(addresses, |address| connector.connect(address)).await?;
         let latest = stream.latest();
         let refused = |error: hyper::Error| Failed::new(Failure::Connect, error);
         let (requests, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))

@@ -1,6 +1,11 @@
 //! An HTTP/2 client: its connections, so many streams at once, connections renewed when planned or told to go away.
+//!
+//! As in gRPC a connection counts as made once the peer's SETTINGS came, so that a backend which accepts and closes at once
+//! is left alone like one that does not accept; and one that the peer ended makes the names be resolved again, because a
+//! backend that goes away often has a successor elsewhere.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
@@ -133,7 +138,11 @@ impl Client {
             if let Some(link) = Link::at(&picked.place) {
                 return Some((picked, link));
             }
-            self.channel.retire(&picked.place);
+            if Link::is_lost(&picked.place) {
+                self.channel.lost(&picked.place);
+            } else {
+                self.channel.retire(&picked.place);
+            }
         }
     }
 
@@ -157,9 +166,15 @@ impl Client {
             recorder,
             ..
         } = &*self.common;
-        let (stream, address) = dial::dial(&**connector, addresses).await?;
-        let (mux, pump) = Mux::new(stream, Rc::clone(&self.rpc.template));
-        tokio::task::spawn_local(pump);
+        let meet = async |address| {
+            let socket = connector.connect(address).await?;
+            let (mux, pump) = Mux::new(socket, Rc::clone(&self.rpc.template));
+            tokio::task::spawn_local(pump);
+            let met = mux.met().await;
+            met.map_err(|trouble| io::Error::other(trouble.failed().cause))?;
+            Ok(mux)
+        };
+        let (mux, address) = dial::dial(addresses, meet).await?;
         let listed = recorder.opened(self.number, address, false);
         let (most, lifetime) = self.lifetimes.next();
         Ok(Link {
@@ -184,6 +199,12 @@ impl Link {
         let link = current.as_ref().filter(|link| link.usable(place))?;
         link.used.set(link.used.get() + 1);
         Some(Rc::clone(link))
+    }
+
+    /// Whether the connection at `place` has ended, or the peer goes away.
+    fn is_lost(place: &Place<Rc<Self>>) -> bool {
+        let current = place.link.borrow();
+        current.as_ref().is_some_and(|link| !link.mux.takes_more())
     }
 
     fn usable(&self, place: &Place<Rc<Self>>) -> bool {

@@ -112,7 +112,7 @@ async fn run_with(
 ) -> Result<Report, LoadError> {
     let plan = Arc::new(plan.clone());
     let started = Instant::now();
-    let addresses = Arc::new(Addresses::new(&plan.addresses));
+    let addresses = Arc::new(Addresses::new(plan.addresses.concat()));
     let recorder = |_| Arc::new(Recorder::new(started + plan.warm_up));
     let recorders: Vec<Arc<Recorder>> = (0..plan.threads).map(recorder).collect();
     let (end, ended) = watch::channel(false);
@@ -126,7 +126,8 @@ async fn run_with(
     };
     let mut parts = start(plan.threads, shard, means)?;
     let mut watched = Watch::new(outputs.progress, outputs.logs, &plan, &recorders, started);
-    let resolving = addresses.keep(&plan.targets, plan.resolve_every);
+    let known = plan.addresses.clone();
+    let resolving = addresses.keep(&plan.targets, known, plan.resolve_every, Target::resolve);
     {
         let watching = watched.run();
         tokio::pin!(stop, resolving, watching);

@@ -55,10 +55,10 @@ pub struct Renewal {
 pub struct Plan {
     /// What is asked for: scheme `http`, authority, path and query as sent.
     pub url: Uri,
-    /// Who is asked; names are resolved again when connections fail.
+    /// Who is asked; names are resolved again when connections fail or are lost.
     pub targets: Vec<Target>,
-    /// The addresses that the targets have at the start.
-    pub addresses: Vec<SocketAddr>,
+    /// The addresses that each target has at the start.
+    pub addresses: Vec<Vec<SocketAddr>>,
     /// How often names are resolved again, besides.
     pub resolve_every: Option<Duration>,
     /// How a client chooses among the addresses.
@@ -163,7 +163,7 @@ impl Plan {
         if self.url.scheme_str() != Some("http") || self.url.authority().is_none() {
             return Err(PlanError::Url(self.url.to_string()));
         }
-        if self.addresses.is_empty() {
+        if self.addresses.iter().all(Vec::is_empty) {
             return Err(PlanError::NoAddress);
         }
         if matches!(self.kind, Kind::Http1 { .. }) && self.streams != 1 {
@@ -219,7 +219,7 @@ pub(crate) mod tests {
         Plan {
             url: Uri::from_static("http://127.0.0.1:1/"),
             targets: vec![Target::Address(nobody)],
-            addresses: vec![nobody],
+            addresses: vec![vec![nobody]],
             resolve_every: None,
             balance: Balance::PickFirst,
             kind: Kind::Http2,

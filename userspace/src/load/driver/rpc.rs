@@ -57,6 +57,17 @@ enum Expected {
 /// Bytes of the gRPC framing of a message.
 const GRPC_FRAMING: u64 = 5;
 
+// === impl Trouble ===
+
+impl Trouble {
+    /// What is told of it.
+    pub(super) fn failed(self) -> Failed {
+        match self {
+            Self::NotProcessed(failed) | Self::Failed(failed) => failed,
+        }
+    }
+}
+
 // === impl Rpc ===
 
 impl Rpc {

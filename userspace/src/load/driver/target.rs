@@ -1,8 +1,8 @@
 //! Who is asked: addresses, and names that have addresses.
 //!
-//! A name stands for all its addresses. It is resolved again when a connection could not be made, at most once a
-//! second, and at an interval if asked for. Clients drop connections to addresses that are gone (requests in flight
-//! finish) and make those to new ones; when a name has no answer for once, its old addresses stay.
+//! A name stands for all its addresses. It is resolved again when a connection could not be made or was lost, at most once
+//! a second, and at an interval if asked for. Clients drop connections to addresses that are gone (requests in flight
+//! finish) and make those to new ones. When a name has no answer, its old addresses stay, whatever other names say.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -57,7 +57,8 @@ impl Target {
         }
     }
 
-    async fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
+    /// The addresses that it has now.
+    pub(super) async fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
         match self {
             Self::Address(address) => Ok(vec![*address]),
             Self::Name(name, port) => {
@@ -91,19 +92,15 @@ impl fmt::Display for Target {
     }
 }
 
-/// All addresses of `targets`, each once, in the order in which they were found.
-pub async fn resolve(targets: &[Target]) -> io::Result<Vec<SocketAddr>> {
-    let mut addresses = Vec::new();
+/// The addresses of each of `targets`.
+pub async fn resolve(targets: &[Target]) -> io::Result<Vec<Vec<SocketAddr>>> {
+    let mut addresses = Vec::with_capacity(targets.len());
     for target in targets {
         let found = target
             .resolve()
             .await
             .map_err(|error| io::Error::new(error.kind(), format!("resolve {target}: {error}")))?;
-        for address in found {
-            if !addresses.contains(&address) {
-                addresses.push(address);
-            }
-        }
+        addresses.push(found);
     }
     Ok(addresses)
 }
@@ -111,9 +108,10 @@ pub async fn resolve(targets: &[Target]) -> io::Result<Vec<SocketAddr>> {
 // === impl Addresses ===
 
 impl Addresses {
-    pub(super) fn new(addresses: &[SocketAddr]) -> Self {
+    /// Each once, in the order in which they come.
+    pub(super) fn new(addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
         Self {
-            current: Mutex::new(addresses.into()),
+            current: Mutex::new(distinct(addresses).into()),
             version: AtomicU64::new(0),
             wanted: Notify::new(),
         }
@@ -138,13 +136,20 @@ impl Addresses {
         let set = |addresses: &[SocketAddr]| addresses.iter().copied().collect::<BTreeSet<_>>();
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if !addresses.is_empty() && set(&current) != set(addresses) {
-            *current = addresses.into();
+            *current = distinct(addresses.iter().copied()).into();
             self.version.fetch_add(1, Relaxed);
         }
     }
 
-    /// Resolves `targets` when asked to and every `every`, for ever.
-    pub(super) async fn keep(&self, targets: &[Target], every: Option<Duration>) {
+    /// Resolves `targets`, whose addresses were the `known` ones so far, by `resolve`, when asked to and every `every`, for
+    /// ever.
+    pub(super) async fn keep(
+        &self,
+        targets: &[Target],
+        mut known: Vec<Vec<SocketAddr>>,
+        every: Option<Duration>,
+        resolve: impl AsyncFn(&Target) -> io::Result<Vec<SocketAddr>>,
+    ) {
         if targets
             .iter()
             .all(|target| matches!(target, Target::Address(_)))
@@ -164,12 +169,28 @@ impl Addresses {
                 () = again => {}
             }
             tokio::time::sleep_until(last + PAUSE).await;
-            match resolve(targets).await {
-                Ok(addresses) => self.found(&addresses),
-                Err(error) => tracing::warn!(%error, "keeping the addresses known so far"),
+            for (target, known) in targets.iter().zip(&mut known) {
+                match resolve(target).await {
+                    Ok(found) if !found.is_empty() => *known = found,
+                    Ok(_) => tracing::warn!(%target, "has no address, keeping those known so far"),
+                    Err(error) => {
+                        tracing::warn!(%target, %error, "keeping the addresses known so far");
+                    }
+                }
             }
+            self.found(&known.concat());
         }
     }
+}
+
+fn distinct(addresses: impl IntoIterator<Item = SocketAddr>) -> Vec<SocketAddr> {
+    let mut distinct = Vec::new();
+    for address in addresses {
+        if !distinct.contains(&address) {
+            distinct.push(address);
+        }
+    }
+    distinct
 }
 
 #[cfg(test)]
@@ -211,15 +232,30 @@ mod tests {
             Target::Address(SocketAddr::from(([127, 0, 0, 1], 80))),
             Target::Name("localhost".to_owned(), 80),
         ];
-        let found = resolve(&targets).await.unwrap();
+        let found = Addresses::new(resolve(&targets).await.unwrap().concat()).current();
         let distinct: BTreeSet<_> = found.iter().collect();
         assert_eq!(found.len(), distinct.len(), "{found:?}");
         assert_eq!(found[0], SocketAddr::from(([127, 0, 0, 1], 80)));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_name_without_an_answer_keeps_its_addresses_and_holds_up_no_other() {
+        let names = ["gone.test", "moves.test"].map(|name| Target::Name(name.to_owned(), 80));
+        let resolve = async |target: &Target| match target {
+            Target::Name(name, _) if name == "moves.test" => Ok(vec![address(3)]),
+            _ => Err(io::Error::other("no such name")),
+        };
+        let known = vec![vec![address(1)], vec![address(2)]];
+        let addresses = Addresses::new(known.concat());
+        let keep = addresses.keep(&names, known, Some(Duration::from_secs(5)), resolve);
+        let over = tokio::time::timeout(Duration::from_secs(6), keep).await;
+        assert!(over.is_err(), "it goes on for ever");
+        assert_eq!(*addresses.current(), [address(1), address(3)]);
+    }
+
     #[test]
     fn another_order_or_no_answer_changes_nothing() {
-        let addresses = Addresses::new(&[address(1), address(2)]);
+        let addresses = Addresses::new([address(1), address(2)]);
         addresses.found(&[address(2), address(1)]);
         addresses.found(&[]);
         assert_eq!(addresses.version(), 0);

@@ -1,7 +1,9 @@
 //! Whole runs of the driver without sockets and with a stopped clock: time passes only while everybody waits, so what
 //! is measured is exact.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,24 +19,33 @@ use crate::load::BACKEND_HEADER;
 use crate::load::timer::Timer;
 
 /// Backends that answer at once, but not while they stall. Each is named by its address.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Backends {
     born: Instant,
     stall: (Duration, Duration),
-    /// One that swallows what is sent to it, SYNs included, until then.
-    silent: Option<(SocketAddr, Duration)>,
+    /// One that is out of order until then.
+    broken: Option<(SocketAddr, Fault, Duration)>,
+    /// How often that one was dialled.
+    dials: Rc<Cell<u32>>,
+}
+
+/// What a backend does that is out of order.
+#[derive(Clone, Copy)]
+enum Fault {
+    /// It swallows what is sent to it, SYNs included.
+    Silent,
+    /// It accepts and closes at once.
+    Closes,
 }
 
 impl Connect for Backends {
     fn connect(&self, address: SocketAddr) -> Connecting<'_> {
-        let swallows = self
-            .silent
-            .is_some_and(|(silent, until)| address == silent && self.born.elapsed() < until);
-        if swallows {
-            return Box::pin(std::future::pending());
-        }
         let (near, far) = tokio::io::duplex(1 << 20);
-        tokio::task::spawn_local(self.serve(far, address));
+        match self.fault(address) {
+            Some(Fault::Silent) => return Box::pin(std::future::pending()),
+            Some(Fault::Closes) => drop(far),
+            None => drop(tokio::task::spawn_local(self.clone().serve(far, address))),
+        }
         Box::pin(async move {
             let socket: Socket = Box::new(near);
             Ok(socket)
@@ -43,6 +54,25 @@ impl Connect for Backends {
 }
 
 impl Backends {
+    fn new(born: Instant) -> Self {
+        Self {
+            born,
+            stall: (Duration::ZERO, Duration::ZERO),
+            broken: None,
+            dials: Rc::default(),
+        }
+    }
+
+    /// What is wrong with a backend that is dialled now.
+    fn fault(&self, address: SocketAddr) -> Option<Fault> {
+        let (broken, fault, until) = self.broken?;
+        if address != broken {
+            return None;
+        }
+        self.dials.set(self.dials.get() + 1);
+        (self.born.elapsed() < until).then_some(fault)
+    }
+
     fn serve(
         self,
         socket: tokio::io::DuplexStream,
@@ -77,21 +107,15 @@ fn stopped_clock<T>(test: impl Future<Output = T>) -> T {
 /// A run against backends that stall from the first to the second time.
 fn run(plan: &Plan, stall_from: u64, stall_to: u64) -> Report {
     let stall = [stall_from, stall_to].map(Duration::from_millis);
-    run_against(plan, |born| Backends {
-        born,
-        stall: stall.into(),
-        silent: None,
-    })
+    run_against(plan, |backends| backends.stall = stall.into()).0
 }
 
-/// A run against two backends, of which the first is silent until then.
-fn run_with_silent(plan: &Plan, until: Duration) -> Report {
+/// A run against two backends, of which the first is out of order until then; how often that was dialled, too.
+fn run_with_broken(plan: &Plan, fault: Fault, until: Duration) -> (Report, u32) {
     let mut plan = plan.clone();
-    plan.addresses = addresses().to_vec();
-    run_against(&plan, |born| Backends {
-        born,
-        stall: (Duration::ZERO, Duration::ZERO),
-        silent: Some((addresses()[0], until)),
+    plan.addresses = vec![addresses().to_vec()];
+    run_against(&plan, |backends| {
+        backends.broken = Some((addresses()[0], fault, until));
     })
 }
 
@@ -99,16 +123,18 @@ fn addresses() -> [SocketAddr; 2] {
     [1, 2].map(|host| SocketAddr::from(([10, 0, 0, host], 80)))
 }
 
-fn run_against(plan: &Plan, backends: impl FnOnce(Instant) -> Backends) -> Report {
+fn run_against(plan: &Plan, set: impl FnOnce(&mut Backends)) -> (Report, u32) {
     stopped_clock(async {
+        let mut backends = Backends::new(Instant::now());
+        set(&mut backends);
+        let dials = Rc::clone(&backends.dials);
         let means = Means {
-            connector: Box::new(backends(Instant::now())),
+            connector: Box::new(backends),
             timer: Timer::of_runtime(),
         };
         let forever = std::future::pending();
-        run_with(plan, Outputs::default(), forever, means)
-            .await
-            .unwrap()
+        let report = run_with(plan, Outputs::default(), forever, means).await;
+        (report.unwrap(), dials.get())
     })
 }
 
@@ -194,15 +220,19 @@ fn a_closed_loop_does_its_quota_after_the_warm_up() {
 }
 
 #[test]
-fn no_request_waits_for_a_backend_that_does_not_answer_while_another_does() {
-    for balance in [Balance::RoundRobin, Balance::P2c] {
-        let mut plan = open_loop("const:100");
-        plan.balance = balance;
-        let report = run_with_silent(&plan, Duration::MAX);
-        let living = (addresses()[1].to_string(), 300);
-        assert_eq!(report.per_backend, [living].into(), "{balance}");
-        assert_eq!(report.failed, 0, "{balance}: {:?}", report.causes);
-        assert!(about(report.latency.max, 0), "{balance}");
+fn no_request_waits_for_a_backend_that_cannot_be_reached_while_another_can() {
+    // Three seconds: one that closes is tried at the start and after each second of rest.
+    for (fault, dials) in [(Fault::Silent, 1), (Fault::Closes, 3)] {
+        for balance in [Balance::RoundRobin, Balance::P2c] {
+            let mut plan = open_loop("const:100");
+            plan.balance = balance;
+            let (report, dialled) = run_with_broken(&plan, fault, Duration::MAX);
+            let living = (addresses()[1].to_string(), 300);
+            assert_eq!(report.per_backend, [living].into(), "{balance}");
+            assert_eq!(report.failed, 0, "{balance}: {:?}", report.causes);
+            assert!(about(report.latency.max, 0), "{balance}");
+            assert_eq!(dialled, dials, "{balance}");
+        }
     }
 }
 
@@ -211,7 +241,7 @@ fn a_backend_that_comes_to_itself_gets_its_turns_again() {
     // Given up at 2 s, left alone until 3 s, then there: half of the last second's hundred.
     let mut plan = open_loop("step:100@4s");
     plan.balance = Balance::RoundRobin;
-    let report = run_with_silent(&plan, Duration::from_millis(2500));
+    let (report, _) = run_with_broken(&plan, Fault::Silent, Duration::from_millis(2500));
     let [late, living] = addresses().map(|address| report.per_backend[&address.to_string()]);
     assert!((49..=50).contains(&late), "{late}");
     assert_eq!((late + living, report.failed), (400, 0));
@@ -220,23 +250,22 @@ fn a_backend_that_comes_to_itself_gets_its_turns_again() {
 
 #[test]
 fn pick_first_tries_its_addresses_one_after_the_other() {
-    let plan = open_loop("const:100");
-    let report = run_with_silent(&plan, Duration::MAX);
-    let second = (addresses()[1].to_string(), 300);
-    assert_eq!(report.per_backend, [second].into());
-    assert!(about(report.latency.max, 2000), "{:?}", report.latency);
+    for (fault, wait) in [(Fault::Silent, 2000), (Fault::Closes, 0)] {
+        let (report, _) = run_with_broken(&open_loop("const:100"), fault, Duration::MAX);
+        let second = (addresses()[1].to_string(), 300);
+        assert_eq!(report.per_backend, [second].into());
+        assert!(about(report.latency.max, wait), "{:?}", report.latency);
+    }
 }
 
 #[test]
 fn a_client_that_reaches_nobody_says_so() {
-    let mut plan = open_loop("const:1");
-    plan.balance = Balance::RoundRobin;
-    plan.addresses = vec![addresses()[0]];
-    let silent = Some((addresses()[0], Duration::MAX));
-    let report = run_against(&plan, |born| Backends {
-        born,
-        stall: (Duration::ZERO, Duration::ZERO),
-        silent,
-    });
-    assert_eq!(report.failures, [(super::Failure::Connect, 3)].into());
+    for fault in [Fault::Silent, Fault::Closes] {
+        let mut plan = open_loop("const:1");
+        plan.addresses = vec![vec![addresses()[0]]];
+        let (report, _) = run_against(&plan, |backends| {
+            backends.broken = Some((addresses()[0], fault, Duration::MAX));
+        });
+        assert_eq!(report.failures, [(super::Failure::Connect, 3)].into());
+    }
 }

@@ -17,7 +17,7 @@ fn each_policy_spreads_requests_as_it_says() {
             (Balance::P2c, 400, 8),
         ] {
             let mut plan = plan(one.address, Kind::Http2, &[1; 4], Budget::Requests(1000));
-            plan.addresses.push(two.address);
+            plan.addresses.push(vec![two.address]);
             plan.targets.push(Target::Address(two.address));
             plan.balance = balance;
             let report = run(&plan).await;
@@ -55,7 +55,7 @@ fn requests_go_where_a_backend_answers() {
             ] {
                 let backend = Backend::start("b", Duration::ZERO).await;
                 let mut plan = plan(unused_address, kind, &[1; 2], Budget::Requests(100));
-                plan.addresses.push(backend.address);
+                plan.addresses.push(vec![backend.address]);
                 plan.targets.push(Target::Address(backend.address));
                 plan.balance = balance;
                 let report = run(&plan).await;

@@ -14,7 +14,7 @@
 //! | [`take`] | what each frame that was read does |
 //!
 //! Semantics are those of RFC 9113:
-//! - before the peer's SETTINGS at most [`STREAMS_AT_FIRST`] streams, then as many as it says;
+//! - no stream before the peer's SETTINGS, then as many as it says;
 //! - a GOAWAY (section 6.8) or the last stream number stops new streams; streams above the GOAWAY's last one, and those
 //!   reset with `REFUSED_STREAM`, were not processed; all others finish;
 //! - data is sent as both windows allow (section 5.2). What was received is given back to the stream's window when it is
@@ -50,9 +50,6 @@ use super::dial::Socket;
 use super::record::{Failed, Failure};
 use super::rpc::Trouble;
 
-/// Streams at most before the peer has said how many it takes: what RFC 9113 section 6.5.2 says that every peer should
-/// take. A peer refuses what is too many.
-const STREAMS_AT_FIRST: usize = 100;
 /// The peer may send this much per stream before it is taken.
 const STREAM_WINDOW: u32 = 1 << 20;
 /// The largest window (RFC 9113, section 6.9.1).
@@ -75,10 +72,12 @@ struct Shared {
     /// Wakes the task of the connection.
     pump: RefCell<Option<Waker>>,
     next: Cell<u32>,
+    /// Whether the peer's SETTINGS came.
+    settled: Cell<bool>,
     /// Streams that are open now, and how many the peer takes.
     open: Cell<usize>,
     most: Cell<usize>,
-    /// Who waits for a stream.
+    /// Who waits for a stream, or for the SETTINGS.
     waiting: Cell<usize>,
     room: Notify,
     /// What may be sent on the connection, and on a new stream.
@@ -132,7 +131,8 @@ impl Mux {
             pump: RefCell::default(),
             next: Cell::new(1),
             open: Cell::new(0),
-            most: Cell::new(STREAMS_AT_FIRST),
+            settled: Cell::new(false),
+            most: Cell::new(0),
             waiting: Cell::new(0),
             room: Notify::new(),
             window: Cell::new(FIRST_WINDOW.into()),
@@ -147,6 +147,22 @@ impl Mux {
     /// Whether a new stream may be opened, now or once another ended.
     pub(super) fn takes_more(&self) -> bool {
         self.0.closed.borrow().is_none()
+    }
+
+    /// Resolves when the peer's SETTINGS came, with which its side begins (RFC 9113, section 3.4): whoever accepted speaks
+    /// HTTP/2.
+    pub(super) async fn met(&self) -> Result<(), Trouble> {
+        let shared = &self.0;
+        loop {
+            if let Some(trouble) = &*shared.closed.borrow() {
+                return Err(trouble.clone());
+            }
+            if shared.settled.get() {
+                return Ok(());
+            }
+            let _waiting = Waiting::new(shared);
+            shared.room.notified().await;
+        }
     }
 
     /// Sends a request, which ends with its head if `end`, as soon as the peer takes one more stream.

@@ -41,8 +41,6 @@ pub(in super::super) struct Pump {
     pub(super) unsent: BytesMut,
     /// What the peer knows of the head of our requests.
     pub(super) table: Table,
-    /// Whether the peer's SETTINGS came.
-    pub(super) settled: bool,
     /// The stream that the last frame was for: the next one often is for the same.
     pub(super) last: Option<(StreamId, Rc<State>)>,
     /// Received on the connection and not given back.
@@ -81,7 +79,6 @@ impl Pump {
             shared,
             unsent,
             table: Table::Empty,
-            settled: false,
             last: None,
             taken: 0,
             leaving: false,

@@ -31,7 +31,7 @@ impl Pump {
     }
 
     pub(super) fn take(&mut self, frame: Frame) -> Result<(), Broken> {
-        if !self.settled && !matches!(frame, Frame::Settings(_)) {
+        if !self.shared.settled.get() && !matches!(frame, Frame::Settings(_)) {
             return Err(Broken::protocol(
                 "a connection that does not begin with SETTINGS",
             ));
@@ -179,7 +179,7 @@ impl Pump {
         let shared = &self.shared;
         if let Some(most) = settings.max_concurrent_streams() {
             shared.take_most(usize::try_from(most).unwrap_or(usize::MAX));
-        } else if !self.settled {
+        } else if !shared.settled.get() {
             shared.take_most(usize::MAX);
         }
         if let Some(window) = settings.initial_window_size() {
@@ -192,10 +192,13 @@ impl Pump {
         if let Some(size) = settings.max_frame_size() {
             shared.largest_piece.set(size as usize);
         }
+        if !shared.settled.replace(true) {
+            // Even where it takes no stream yet.
+            shared.room.notify_waiters();
+        }
         if let Some(size) = settings.header_table_size() {
             self.table.resize(size);
         }
-        self.settled = true;
         frame::Settings::ack().encode(&mut self.unsent);
         Ok(())
     }
