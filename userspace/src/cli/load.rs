@@ -77,7 +77,8 @@ struct Who {
     #[arg(long, short = 'm', value_name = "N", default_value_t = 1)]
     streams: u32,
     /// Share of each client in the requests: equal, zipf[:EXPONENT], or one each such as `90,1,1` (one value for each
-    /// of --connections, or leave that out).
+    /// of --connections, or leave that out). With --duration and no --rate it is a share of --streams, of which there must be
+    /// enough.
     #[arg(long, value_name = "SHARES", default_value = "equal")]
     weights: Weights,
     /// Leave each connection for a new one after so many requests; those in flight finish on the old one.

@@ -42,6 +42,11 @@ fn a_flag_that_cannot_be_read_is_named_with_what_is_allowed() {
             "--weights",
             "3 values for 2 connections",
         ),
+        (
+            "--weights zipf -c 5 --duration 1s",
+            "--weights",
+            "--streams 5 or more",
+        ),
         ("--threads 0", "--threads", "at least 1"),
         ("--clock sun", "--clock", "kernel, process"),
         ("--http1 -m 2", "--streams 2", "use --connections"),

@@ -114,6 +114,18 @@ pub enum PlanError {
         /// Connections asked for.
         connections: usize,
     },
+    /// Weights that a closed loop over time cannot give.
+    #[error(
+        "--weights with --streams {streams} and no --rate: in a closed loop over time a client's share is its part of \
+         --streams, and the lightest would get less than one stream beside the heaviest: use --rate or --schedule, \
+         --requests, or --streams {needed} or more"
+    )]
+    Shares {
+        /// Streams that the heaviest client gets.
+        streams: u32,
+        /// With so many the lightest gets one.
+        needed: u32,
+    },
     /// A rate that is not a positive number.
     #[error("--rate must be a positive number of requests per second")]
     Rate,
@@ -169,7 +181,25 @@ impl Plan {
         if matches!(self.kind, Kind::Http1 { .. }) && self.streams != 1 {
             return Err(PlanError::Http1Streams(self.streams));
         }
+        self.validate_weights()?;
         self.validate_response_size()
+    }
+
+    /// Where weights act through the concurrency, there must be enough of it for them to be what they say.
+    fn validate_weights(&self) -> Result<(), PlanError> {
+        let some = || self.weights.iter().copied().filter(|weight| *weight > 0);
+        let (Some(lightest), Some(heaviest)) = (some().min(), some().max()) else {
+            return Ok(());
+        };
+        // A hundredth of a stream is not missed: Zipf weights are rounded.
+        let needed = heaviest.saturating_sub(lightest / 100).div_ceil(lightest);
+        if self.is_closed_over_time() && self.streams < needed {
+            return Err(PlanError::Shares {
+                streams: self.streams,
+                needed,
+            });
+        }
+        Ok(())
     }
 
     fn validate_response_size(&self) -> Result<(), PlanError> {
@@ -184,19 +214,23 @@ impl Plan {
         }
     }
 
+    fn is_closed_over_time(&self) -> bool {
+        self.schedule.is_none() && matches!(self.budget, Budget::Duration(_))
+    }
+
     /// Concurrent streams of each client. In a closed loop over time concurrency is what sets the pace, so it is
-    /// there that the weights act: the heaviest client gets all of `streams`, a lighter one its part, at least one.
+    /// there that the weights act: the heaviest client gets all of `streams`, a lighter one its part.
     #[must_use]
     pub fn concurrency(&self) -> Vec<u32> {
-        let closed_over_time =
-            self.schedule.is_none() && matches!(self.budget, Budget::Duration(_));
+        let closed_over_time = self.is_closed_over_time();
         let heaviest = self.weights.iter().copied().max().unwrap_or(1).max(1);
         let share = |weight: &u32| match (weight, closed_over_time) {
             (0, _) => 0,
             (_, false) => self.streams,
             (weight, true) => {
-                let share = u64::from(self.streams) * u64::from(*weight) / u64::from(heaviest);
-                u32::try_from(share).unwrap_or(self.streams).max(1)
+                let all = u64::from(self.streams) * u64::from(*weight);
+                let share = (all + u64::from(heaviest) / 2) / u64::from(heaviest);
+                u32::try_from(share).unwrap_or(self.streams)
             }
         };
         self.weights.iter().map(share).collect()
@@ -249,6 +283,29 @@ pub(crate) mod tests {
             plan(&[10, 1, 0], Budget::Requests(5)).concurrency(),
             [20, 20, 0]
         );
+    }
+
+    #[test]
+    fn weights_that_a_closed_loop_over_time_cannot_give_are_refused() {
+        let mut plan = plan(&[10, 1, 0], Budget::Duration(Duration::from_secs(1)));
+        for (streams, refused) in [(1, true), (9, true), (10, false)] {
+            plan.streams = streams;
+            let needed = PlanError::Shares {
+                streams,
+                needed: 10,
+            };
+            assert_eq!(plan.validate().err(), refused.then_some(needed));
+        }
+        plan.weights = vec![1_000_000, 500_000, 333_333];
+        plan.streams = 3;
+        assert_eq!(plan.validate(), Ok(()));
+        assert_eq!(plan.concurrency(), [3, 2, 1]);
+        plan.streams = 1;
+        plan.schedule = Some(Schedule::Const(5.0));
+        assert_eq!(plan.validate(), Ok(()));
+        plan.schedule = None;
+        plan.budget = Budget::Requests(5);
+        assert_eq!(plan.validate(), Ok(()));
     }
 
     #[test]
