@@ -19,11 +19,11 @@ use super::deadline::Deadline;
 use super::dial::{self, Lifetimes};
 use super::mux::Mux;
 use super::record::{Failed, Failure, Listed};
-use super::rpc::{Exchange, Rpc, Trouble};
+use super::rpc::{Rpc, Trouble};
 use super::shard::Common;
 use super::work::Work;
 
-/// A request the peer did not process is sent again this often before it counts as refused.
+/// A request that the peer did not process, or that could not be sent, is tried so often before it has failed.
 const ATTEMPTS: u32 = 10;
 /// How long a client that reaches nobody waits before it reports that, so that a closed loop does not turn a closed port
 /// into a million failures per second.
@@ -82,12 +82,19 @@ impl Client {
         loop {
             let (_in_flight, link) = self.link().await?;
             carrier.set(link.listed);
-            match self.send(&exchange, &link).await {
+            let sent = Cell::new(false);
+            let opened = || {
+                sent.set(true);
+                self.common.recorder.opened_stream(link.listed);
+            };
+            match exchange.run(&link.mux, opened).await {
                 Ok(answer) => return Ok(answer),
                 Err(Trouble::NotProcessed(_)) if attempt < ATTEMPTS => {
                     attempt += 1;
                     link.retired.set(true);
-                    self.common.recorder.retried();
+                    if sent.get() {
+                        self.common.recorder.retried();
+                    }
                 }
                 Err(Trouble::NotProcessed(failed)) => return Err(failed),
                 Err(Trouble::Failed(failed)) => {
@@ -98,11 +105,6 @@ impl Client {
                 }
             }
         }
-    }
-
-    async fn send(&self, exchange: &Exchange<'_>, link: &Link) -> Result<Answer, Trouble> {
-        let opened = || self.common.recorder.opened_stream(link.listed);
-        exchange.run(&link.mux, opened).await
     }
 
     /// A connection that takes one more request: the one whose turn it is, or where there is none the next that can be

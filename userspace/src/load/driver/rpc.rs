@@ -38,7 +38,8 @@ pub(super) struct Exchange<'a> {
 /// Why a request got no good answer.
 #[derive(Clone, Debug)]
 pub(super) enum Trouble {
-    /// The peer says it did not process the request (RFC 9113, section 8.7): it may be sent again elsewhere.
+    /// The peer says it did not process the request (RFC 9113, section 8.7), or it was never sent: it may be sent again
+    /// elsewhere.
     NotProcessed(Failed),
     /// It failed.
     Failed(Failed),

@@ -165,12 +165,13 @@ impl Mux {
         }
     }
 
-    /// Sends a request, which ends with its head if `end`, as soon as the peer takes one more stream.
+    /// Sends a request, which ends with its head if `end`, as soon as the peer takes one more stream. Where there are no more
+    /// streams nothing was sent, whatever became of the connection: nobody can have processed the request.
     pub(super) async fn open(&self, end: bool) -> Result<Stream, Trouble> {
         let shared = &self.0;
         loop {
             if let Some(trouble) = &*shared.closed.borrow() {
-                return Err(trouble.clone());
+                return Err(Trouble::NotProcessed(trouble.clone().failed()));
             }
             if shared.open.get() < shared.most.get() {
                 break;

@@ -246,6 +246,22 @@ fn a_connection_that_breaks_fails_what_was_in_flight() {
 }
 
 #[test]
+fn a_request_that_could_not_be_sent_was_not_processed() {
+    local(async {
+        let mut settings = frame::Settings::default();
+        settings.set_max_concurrent_streams(Some(1));
+        let (mux, mut peer) = Peer::meet(settings).await;
+        let (sent, in_line) = (get(&mux), get(&mux));
+        peer.opened().await;
+        drop(peer);
+        let lost = Failure::ConnectionLost;
+        assert_eq!(class(sent.await.unwrap()), (false, lost));
+        assert_eq!(class(in_line.await.unwrap()), (true, lost));
+        assert_eq!(class(get(&mux).await.unwrap()), (true, lost));
+    });
+}
+
+#[test]
 fn no_more_is_sent_than_both_windows_allow() {
     local(async {
         let mut settings = frame::Settings::default();
