@@ -82,14 +82,14 @@ impl Client {
     /// Does requests until there are no more.
     pub(super) async fn run(self) {
         let timeout = self.common.plan.timeout;
-        while let Some(start) = self.work.next().await {
+        let recorder = &self.common.recorder;
+        while let Some(start) = self.work.next(timeout, recorder).await {
             let carrier = Cell::new(None);
             let answer = tokio::time::timeout_at(start.intended + timeout, self.request(&carrier));
             let answer = answer.await.unwrap_or_else(|_| {
                 let cause = format_args!("no answer within {timeout:?}");
                 Err(Failed::new(Failure::Timeout, cause))
             });
-            let recorder = &self.common.recorder;
             match answer {
                 Ok(answer) => recorder.succeeded(carrier.get(), &answer, start),
                 Err(failed) => recorder.failed(carrier.get(), start.intended, failed),

@@ -58,16 +58,17 @@ pub(super) struct Link {
 impl Client {
     /// One stream's worth of concurrency: does requests until there are no more.
     pub(super) async fn run_stream(self: Rc<Self>) {
-        let mut deadline = Deadline::new(self.common.plan.timeout);
-        while let Some(start) = self.work.next().await {
+        let timeout = self.common.plan.timeout;
+        let recorder = &self.common.recorder;
+        let mut deadline = Deadline::new(timeout);
+        while let Some(start) = self.work.next(timeout, recorder).await {
             let carrier = Cell::new(None);
             let request = pin!(self.request(&carrier));
             let answer = deadline.keep(start.intended, request).await;
             let answer = answer.unwrap_or_else(|| {
-                let cause = format_args!("no answer within {:?}", self.common.plan.timeout);
+                let cause = format_args!("no answer within {timeout:?}");
                 Err(Failed::new(Failure::Timeout, cause))
             });
-            let recorder = &self.common.recorder;
             match answer {
                 Ok(answer) => recorder.succeeded(carrier.get(), &answer, start),
                 Err(failed) => recorder.failed(carrier.get(), start.intended, failed),

@@ -186,6 +186,19 @@ fn a_request_that_was_given_up_while_it_waited_has_failed_by_its_intended_start(
 }
 
 #[test]
+fn a_stalled_server_gets_no_request_whose_time_is_over() {
+    // Five requests a millisecond, in which timers tell moments apart: when one is given up those due before the next
+    // millisecond are over, but for one that may be just in time.
+    let mut plan = open_loop("step:5000@2s");
+    plan.timeout = Duration::from_millis(100);
+    let report = run(&plan, 500, 1500);
+    let late = report.failures[&super::Failure::Timeout];
+    assert_eq!(report.ok + late, 10_000);
+    let given_up = report.streams - report.ok;
+    assert!(late > 4000 && given_up <= late / 4, "{given_up} of {late}");
+}
+
+#[test]
 fn every_request_of_a_schedule_is_sent_and_no_other() {
     for (schedule, requests) in [
         ("step:100@1s,0@1s,300@1s", 400),

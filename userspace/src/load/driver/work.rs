@@ -3,7 +3,8 @@
 //! Closed loop: a client's streams take the next request as soon as they are free, up to the client's quota once the
 //! warm-up is over. Open loop: [`pace`] hands out requests at their intended times whether or not anybody is free; a
 //! late start counts as latency, so that a stalled server cannot slow down the clock it is measured with (coordinated
-//! omission).
+//! omission). A request whose time is over before anybody was free for it has failed and is not sent: a server that stalls
+//! would only be flooded with requests that are given up at once. (One that has some time left is sent.)
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -21,7 +22,7 @@ use crate::load::timer::{Punctual, Timer};
 
 /// Requests of one client that are due and not sent yet; further ones have failed.
 const MOST_DUE: usize = 1 << 16;
-/// Requests handed out before others get to run.
+/// Requests handed out, or given up, before others get to run.
 const AT_ONCE: u32 = 64;
 
 /// The requests one client still has to do.
@@ -73,8 +74,25 @@ impl Work {
         })
     }
 
-    /// Waits for a request to do; `None` when there will be no more.
-    pub(super) async fn next(&self) -> Option<Start> {
+    /// Waits for a request to do, one that has time left of its `patience`; `None` when there will be no more.
+    pub(super) async fn next(&self, patience: Duration, recorder: &Recorder) -> Option<Start> {
+        let mut overdue = 0_u32;
+        loop {
+            let start = self.next_due().await?;
+            // In a closed loop it starts now.
+            if start.late.is_none() || start.intended.elapsed() < patience {
+                return Some(start);
+            }
+            let cause = format_args!("not sent within {patience:?}, no stream was free");
+            recorder.failed(None, start.intended, Failed::new(Failure::Timeout, cause));
+            overdue = overdue.wrapping_add(1);
+            if overdue.is_multiple_of(AT_ONCE) {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    async fn next_due(&self) -> Option<Start> {
         let Some(due) = &self.due else {
             return self.next_of_quota();
         };
