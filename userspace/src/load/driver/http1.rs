@@ -21,7 +21,7 @@ use super::payload::Payload;
 use super::plan::{Kind, Plan};
 use super::record::{Failed, Failure, Listed};
 use super::shard::Common;
-use super::work::Work;
+use super::work::{Start, Work};
 use crate::load::RESPONSE_SIZE_HEADER;
 use crate::load::arrival::{Arrival, Latest};
 
@@ -85,7 +85,8 @@ impl Client {
         let recorder = &self.common.recorder;
         while let Some(start) = self.work.next(timeout, recorder).await {
             let carrier = Cell::new(None);
-            let answer = tokio::time::timeout_at(start.intended + timeout, self.request(&carrier));
+            let answer =
+                tokio::time::timeout_at(start.intended + timeout, self.request(start, &carrier));
             let answer = answer.await.unwrap_or_else(|_| {
                 let cause = format_args!("no answer within {timeout:?}");
                 Err(Failed::new(Failure::Timeout, cause))
@@ -98,7 +99,7 @@ impl Client {
     }
 
     /// Does one request; `carrier` becomes the connection that it was last sent on.
-    async fn request(&self, carrier: &Cell<Listed>) -> Result<Answer, Failed> {
+    async fn request(&self, start: Start, carrier: &Cell<Listed>) -> Result<Answer, Failed> {
         let body = Full::new(self.payload.borrow_mut().next());
         let request = self.request.clone().map(|()| body);
         let mut retry = true;
@@ -123,7 +124,7 @@ impl Client {
                         && (error.is_canceled() || reused && error.is_incomplete_message()) =>
                 {
                     retry = false;
-                    self.common.recorder.retried();
+                    self.common.recorder.retried(start.intended);
                 }
                 Err(error) => {
                     let class = if error.is_parse() {

@@ -21,7 +21,7 @@ use super::mux::Mux;
 use super::record::{Failed, Failure, Listed};
 use super::rpc::{Rpc, Trouble};
 use super::shard::Common;
-use super::work::Work;
+use super::work::{Start, Work};
 
 /// A request that the peer did not process, or that could not be sent, is tried so often before it has failed.
 const ATTEMPTS: u32 = 10;
@@ -63,7 +63,7 @@ impl Client {
         let mut deadline = Deadline::new(timeout);
         while let Some(start) = self.work.next(timeout, recorder).await {
             let carrier = Cell::new(None);
-            let request = pin!(self.request(&carrier));
+            let request = pin!(self.request(start, &carrier));
             let answer = deadline.keep(start.intended, request).await;
             let answer = answer.unwrap_or_else(|| {
                 let cause = format_args!("no answer within {timeout:?}");
@@ -77,7 +77,11 @@ impl Client {
     }
 
     /// Does one request; `carrier` becomes the connection that it was last sent on.
-    async fn request(self: &Rc<Self>, carrier: &Cell<Listed>) -> Result<Answer, Failed> {
+    async fn request(
+        self: &Rc<Self>,
+        start: Start,
+        carrier: &Cell<Listed>,
+    ) -> Result<Answer, Failed> {
         let exchange = self.rpc.prepare();
         let mut attempt = 1;
         loop {
@@ -94,7 +98,7 @@ impl Client {
                     attempt += 1;
                     link.retired.set(true);
                     if sent.get() {
-                        self.common.recorder.retried();
+                        self.common.recorder.retried(start.intended);
                     }
                 }
                 Err(Trouble::NotProcessed(failed)) => return Err(failed),

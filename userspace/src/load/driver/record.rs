@@ -183,8 +183,11 @@ impl Recorder {
         }
     }
 
-    pub(super) fn retried(&self) {
-        self.counts().retried += 1;
+    /// A request that was meant to start then is sent again.
+    pub(super) fn retried(&self, intended: Instant) {
+        if intended >= self.measured_from {
+            self.counts().retried += 1;
+        }
     }
 
     pub(super) fn succeeded(&self, connection: Listed, answer: &Answer, start: Start) {
@@ -231,12 +234,12 @@ impl Recorder {
         let Failed { class, cause } = failed;
         if intended < self.measured_from {
             counts.warm_up.failed += 1;
-        } else {
-            counts.failed += 1;
-            *counts.failures.entry(class).or_default() += 1;
-            if let Some(listed) = counts.listed(connection) {
-                listed.failed += 1;
-            }
+            return;
+        }
+        counts.failed += 1;
+        *counts.failures.entry(class).or_default() += 1;
+        if let Some(listed) = counts.listed(connection) {
+            listed.failed += 1;
         }
         if counts.causes.len() < CAUSES || counts.causes.contains_key(&cause) {
             *counts.causes.entry(cause).or_default() += 1;

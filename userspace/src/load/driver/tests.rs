@@ -224,6 +224,19 @@ fn the_warm_up_is_in_no_figure() {
 }
 
 #[test]
+fn what_fails_in_the_warm_up_is_told_of_nowhere_else() {
+    let mut plan = open_loop("const:100");
+    plan.warm_up = Duration::from_secs(2);
+    plan.addresses = vec![vec![addresses()[0]]];
+    let (report, _) = run_against(&plan, |backends| {
+        backends.broken = Some((addresses()[0], Fault::Closes, Duration::from_secs(1)));
+    });
+    assert!(report.warm_up.failed > 0);
+    assert_eq!((report.ok, report.failed), (300, 0));
+    assert!(report.failures.is_empty() && report.causes.is_empty());
+}
+
+#[test]
 fn a_closed_loop_does_its_quota_after_the_warm_up() {
     let mut plan = plan(&[1, 1], Budget::Requests(100));
     plan.warm_up = Duration::from_secs(1);
