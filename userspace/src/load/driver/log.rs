@@ -1,8 +1,9 @@
 //! Files for other programs: a row for each second and backend (CSV), and a histogram for each (HdrHistogram's log).
 //!
 //! Both hold every backend by name and all of them together: `backend` is empty there in the CSV file, and the histogram
-//! has no tag. Times are seconds since the end of the warm-up; the log's `BaseTime` says when that was. Latencies are
-//! in microseconds, but for the log's third column, the longest one, which is in milliseconds as that format wants it.
+//! has no tag; `(other)` is all backends beyond the first 1,024. Times are seconds since the end of the warm-up; the log's
+//! `BaseTime` says when that was. Latencies are in microseconds, but for the log's third column, the longest one, which is
+//! in milliseconds as that format wants it.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -16,7 +17,7 @@ use hdrhistogram::serialization::interval_log::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::record::Interval;
+use super::interval::Interval;
 use super::report::Latency;
 
 /// Where a run is logged.

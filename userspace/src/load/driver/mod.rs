@@ -11,7 +11,7 @@
 //! | [`schedule`], [`share`], [`work`] | when a request is meant to start, and which client does it |
 //! | [`balance`], [`target`], [`channel`] | which connection of the client takes it |
 //! | [`http2`], [`http1`], [`rpc`], [`mux`] | how it goes over the wire, and whether the answer is good |
-//! | [`record`], [`report`], [`progress`], [`log`] | what is told of it |
+//! | [`record`], [`report`], [`interval`], [`progress`], [`log`] | what is told of it |
 //! | [`shard`] | all of that on one thread |
 
 mod answer;
@@ -21,6 +21,7 @@ mod deadline;
 mod dial;
 mod http1;
 mod http2;
+mod interval;
 mod log;
 mod mux;
 mod payload;

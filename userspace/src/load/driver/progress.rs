@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::interval::Interval;
 use super::log::{Logs, Span};
 use super::plan::{Budget, Plan};
-use super::record::{Interval, Recorder};
+use super::record::Recorder;
 use super::report::{Latency, micros};
 
 /// How progress is shown, on standard error.

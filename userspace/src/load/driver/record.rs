@@ -79,6 +79,8 @@ pub(super) struct Counts {
     pub(super) warm_up: WarmUp,
     pub(super) failures: BTreeMap<Failure, u64>,
     pub(super) causes: BTreeMap<String, u64>,
+    /// Failures whose words are none of `causes`.
+    pub(super) other_causes: u64,
     /// Latencies without what backends say they took, where they do.
     pub(super) beyond: Histogram<u64>,
     /// From the arrival of answers, where the kernel says when that was, until they were counted.
@@ -87,6 +89,8 @@ pub(super) struct Counts {
     pub(super) start_delay: Histogram<u64>,
     pub(super) backends: Vec<BackendCounts>,
     pub(super) listed: Vec<ConnectionCounts>,
+    /// Connections that are not in `listed` for want of room.
+    pub(super) unlisted: u64,
 }
 
 /// Requests that are in no other figure.
@@ -101,7 +105,7 @@ pub struct WarmUp {
 /// Good answers of one backend.
 #[derive(Clone)]
 pub(super) struct BackendCounts {
-    /// `None`: answers that named none, and those of backends beyond [`BACKENDS`].
+    /// `None`: answers that named none; [`OTHER`]: those of all backends beyond [`BACKENDS`].
     pub(super) name: Option<HeaderValue>,
     /// Since the last interval.
     pub(super) recent: Histogram<u64>,
@@ -123,21 +127,15 @@ pub(super) struct ConnectionCounts {
     pub(super) backends: Vec<(usize, u64)>,
 }
 
-/// What happened since the last interval was taken.
-pub(super) struct Interval {
-    pub(super) ok: u64,
-    pub(super) failed: u64,
-    /// By name; `None` as in [`BackendCounts`].
-    pub(super) backends: BTreeMap<Option<String>, Histogram<u64>>,
-}
-
 /// Longest latency told apart, an hour in microseconds; three digits are kept.
 const LONGEST: u64 = 3_600_000_000;
-/// Distinct causes kept in words; further ones are still counted by class.
+/// Distinct causes kept in words by one thread; failures with further ones are still counted, by class and as others.
 const CAUSES: usize = 64;
-/// Backends told apart; answers of further ones count as of none.
+/// Backends told apart; further ones count as one.
 const BACKENDS: usize = 1024;
-/// Connections listed one by one; further ones are still counted.
+/// The name of that one.
+const OTHER: HeaderValue = HeaderValue::from_static("(other)");
+/// Connections listed one by one; further ones are still counted, and how many they are.
 pub(super) const CONNECTIONS: usize = 1 << 16;
 
 // === impl Recorder ===
@@ -159,7 +157,11 @@ impl Recorder {
     pub(super) fn opened(&self, client: usize, address: SocketAddr, alone: bool) -> Listed {
         let mut counts = self.counts();
         counts.connections += 1;
-        if alone || counts.listed.len() >= CONNECTIONS {
+        if alone {
+            return None;
+        }
+        if counts.listed.len() >= CONNECTIONS {
+            counts.unlisted += 1;
             return None;
         }
         counts.listed.push(ConnectionCounts {
@@ -243,6 +245,8 @@ impl Recorder {
         }
         if counts.causes.len() < CAUSES || counts.causes.contains_key(&cause) {
             *counts.causes.entry(cause).or_default() += 1;
+        } else {
+            counts.other_causes += 1;
         }
     }
 }
@@ -260,11 +264,13 @@ impl Counts {
             warm_up: WarmUp::default(),
             failures: BTreeMap::new(),
             causes: BTreeMap::new(),
+            other_causes: 0,
             beyond: histogram(),
             read_delay: histogram(),
             start_delay: histogram(),
             backends: Vec::new(),
             listed: Vec::new(),
+            unlisted: 0,
         }
     }
 
@@ -282,7 +288,8 @@ impl Counts {
         if let Some(known) = position(&self.backends, name) {
             return known;
         }
-        let name = name.filter(|_| self.backends.len() < BACKENDS);
+        let other = (self.backends.len() >= BACKENDS).then_some(OTHER);
+        let name = name.map(|name| other.as_ref().unwrap_or(name));
         position(&self.backends, name).unwrap_or_else(|| {
             self.backends.push(BackendCounts {
                 name: name.cloned(),
@@ -300,6 +307,8 @@ impl Counts {
         self.retried += other.retried;
         self.streams += other.streams;
         self.connections += other.connections;
+        self.unlisted += other.unlisted;
+        self.other_causes += other.other_causes;
         self.warm_up.ok += other.warm_up.ok;
         self.warm_up.failed += other.warm_up.failed;
         for (class, count) in &other.failures {
@@ -329,7 +338,7 @@ impl Counts {
     }
 
     /// Latencies of each backend since the last interval was taken; starts the next one.
-    fn take_recent(&mut self, into: &mut BTreeMap<Option<String>, Histogram<u64>>) {
+    pub(super) fn take_recent(&mut self, into: &mut BTreeMap<Option<String>, Histogram<u64>>) {
         for backend in &mut self.backends {
             let name = backend.name.as_ref().map(text);
             add(into.entry(name).or_insert_with(histogram), &backend.recent);
@@ -346,44 +355,6 @@ impl BackendCounts {
     pub(super) fn latencies(&self) -> Histogram<u64> {
         let mut all = self.earlier.clone();
         add(&mut all, &self.recent);
-        all
-    }
-}
-
-// === impl Interval ===
-
-impl Interval {
-    /// What all threads did since the last one was taken; `before` are the good and the failed requests then.
-    pub(super) fn take(recorders: &[std::sync::Arc<Recorder>], before: &mut (u64, u64)) -> Self {
-        let mut backends = BTreeMap::new();
-        let mut now = (0, 0);
-        for recorder in recorders {
-            let mut counts = recorder.counts();
-            counts.take_recent(&mut backends);
-            now = (now.0 + counts.ok, now.1 + counts.failed);
-        }
-        let before = std::mem::replace(before, now);
-        Self {
-            ok: now.0 - before.0,
-            failed: now.1 - before.1,
-            backends,
-        }
-    }
-
-    /// Good answers by the backend that gave them.
-    pub(super) fn per_backend(&self) -> BTreeMap<String, u64> {
-        let named = self.backends.iter();
-        named
-            .filter_map(|(name, latencies)| Some((name.clone()?, latencies.len())))
-            .collect()
-    }
-
-    /// All latencies.
-    pub(super) fn latencies(&self) -> Histogram<u64> {
-        let mut all = histogram();
-        self.backends
-            .values()
-            .for_each(|latencies| add(&mut all, latencies));
         all
     }
 }
@@ -407,3 +378,6 @@ pub(super) fn add(to: &mut Histogram<u64>, from: &Histogram<u64>) {
 fn rounded_micros(latency: Duration) -> u64 {
     u64::try_from((latency.as_nanos() + 500) / 1000).unwrap_or(LONGEST)
 }
+
+#[cfg(test)]
+mod tests;

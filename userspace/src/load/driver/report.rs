@@ -85,7 +85,7 @@ pub struct Report {
     pub rate: f64,
     /// What was left out of the figures.
     pub warm_up: WarmUp,
-    /// Good answers by the backend that gave them.
+    /// Good answers by the backend that gave them; `(other)` is all of those beyond the first 1,024.
     pub per_backend: BTreeMap<String, u64>,
     /// Latency of good answers, from the intended start in an open loop.
     pub latency: Latency,
@@ -106,10 +106,14 @@ pub struct Report {
     /// The connections, in the order in which each thread made them; without those that carry one request only
     /// (HTTP/1.1 without keep-alive), and at most 65,536 for each thread.
     pub per_connection: Vec<Connection>,
+    /// Connections beyond those, which are in no `per_connection`.
+    pub connections_not_listed: u64,
     /// Failures by class.
     pub failures: BTreeMap<Failure, u64>,
-    /// Failures in words.
+    /// Failures in words, at most 64 different ones for each thread.
     pub causes: BTreeMap<String, u64>,
+    /// Failures with other words.
+    pub other_causes: u64,
 }
 
 /// Beyond so many microseconds a client is late by itself: wakeups do not take as long, and what comes on top of it is in the
@@ -163,8 +167,10 @@ pub(super) fn build(plan: &Plan, counts: &Counts, elapsed: Duration) -> Report {
             .iter()
             .map(|connection| Connection::of(connection, counts))
             .collect(),
+        connections_not_listed: counts.unlisted,
         failures: counts.failures.clone(),
         causes: counts.causes.clone(),
+        other_causes: counts.other_causes,
     }
 }
 
@@ -327,6 +333,13 @@ impl fmt::Display for Report {
         for (cause, count) in &self.causes {
             writeln!(f, "failure      {count:>10} x {cause}")?;
         }
+        if self.other_causes > 0 {
+            let count = self.other_causes;
+            writeln!(
+                f,
+                "failure      {count:>10} x for other reasons, too many to list"
+            )?;
+        }
         writeln!(f, "seed         {seed}")
     }
 }
@@ -382,6 +395,13 @@ impl Report {
                 f,
                 "connection   {from:<16} {ok:>10}  {share:5.1} %  to {address}  max {}",
                 micros(*max)
+            )?;
+        }
+        if self.connections_not_listed > 0 {
+            let more = self.connections_not_listed;
+            writeln!(
+                f,
+                "connection   {more} more are counted above, but not one by one"
             )?;
         }
         Ok(())
