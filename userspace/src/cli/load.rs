@@ -6,16 +6,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
+use bytes::Bytes;
 use clap::ValueEnum;
-use http::{HeaderName, Uri};
+use http::{HeaderName, Method, Uri};
 
 use super::Global;
 use super::local_runtime::{block_on, termination};
 use crate::load::arrival::Clock;
-use crate::load::distribution::Sizes;
+use crate::load::distribution::{LARGEST, Sizes};
 use crate::load::driver::{
-    self, Balance, Budget, Kind, Logs, Outputs, Plan, PlanError, Progress, Renewal, Schedule,
-    Target, Weights,
+    self, Balance, Budget, Field, Kind, Logs, Outputs, Plan, PlanError, Progress, Renewal,
+    Schedule, Target, Weights,
 };
 use crate::load::{BACKEND_HEADER, fresh_seed};
 use crate::open_files;
@@ -122,7 +123,8 @@ struct Pace {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Requests")]
 struct What {
-    /// Call the gRPC echo service instead of sending plain requests.
+    /// Call gRPC methods instead of sending plain requests: those of the echo service, or the unary method that the path of
+    /// the URL names (`/package.Service/Method`; its answers are good when grpc-status is 0).
     #[arg(long, value_enum, conflicts_with = "http1")]
     grpc: Option<Grpc>,
     /// Messages in a gRPC stream.
@@ -134,12 +136,21 @@ struct What {
     /// HTTP/1.1 with a connection per request.
     #[arg(long, requires = "http1")]
     no_keepalive: bool,
+    /// The method of plain requests [default: GET, or POST with a payload].
+    #[arg(long, value_name = "METHOD", conflicts_with = "grpc")]
+    method: Option<Method>,
+    /// Send this field with every request, instead of what would be sent under its name; may be given several times.
+    #[arg(long, value_name = "NAME:VALUE")]
+    header: Vec<Field>,
     /// Payload bytes of a request (gRPC: of a message): N, uniform:A..B, lognormal:MEDIAN,SIGMA or choice:N*WEIGHT,….
     #[arg(long, default_value = "0", value_name = "BYTES")]
     payload: Sizes,
-    /// Ask the echo backend for an answer of so many bytes, and check that they come.
-    #[arg(long, value_name = "BYTES")]
-    response_size: Option<u64>,
+    /// Send what this file holds (gRPC: as the message, which it holds as it is encoded) instead of filler.
+    #[arg(long, value_name = "FILE", conflicts_with = "payload")]
+    payload_file: Option<PathBuf>,
+    /// Ask the echo backend for answers of so many bytes, sizes as with --payload, and check that they come.
+    #[arg(long, value_name = "BYTES", value_parser = Sizes::of_answers)]
+    response_size: Option<Sizes>,
     /// The header field of an answer that names the backend which gave it; results are told apart by it.
     #[arg(long, default_value = BACKEND_HEADER, value_name = "NAME")]
     backend_header: HeaderName,
@@ -234,8 +245,11 @@ impl Args {
             budget: pace.budget(schedule.as_ref()),
             schedule,
             warm_up: pace.warm_up,
+            method: what.method.clone(),
+            headers: what.header.clone(),
             payload: what.payload.clone(),
-            response_size: what.response_size,
+            content: what.content()?,
+            response_size: what.response_size.clone(),
             backend_header: what.backend_header.clone(),
             timeout: pace.timeout,
             renewal: Renewal {
@@ -318,6 +332,22 @@ impl Pace {
 }
 
 impl What {
+    /// What the payload file holds.
+    fn content(&self) -> anyhow::Result<Option<Bytes>> {
+        let Some(file) = &self.payload_file else {
+            return Ok(None);
+        };
+        let named = || format!("--payload-file {}", file.display());
+        let content = std::fs::read(file).with_context(named)?;
+        let length = content.len();
+        anyhow::ensure!(
+            length <= LARGEST,
+            "{}: {length} bytes, allowed: at most {LARGEST}",
+            named()
+        );
+        Ok(Some(content.into()))
+    }
+
     fn kind(&self) -> Kind {
         match (self.http1, self.grpc) {
             (true, _) => Kind::Http1 {

@@ -78,6 +78,11 @@ impl Sizes {
         }
     }
 
+    /// Those of answers as on the command line, where one size for all may be larger than any payload.
+    pub fn of_answers(text: &str) -> Result<Self, Malformed> {
+        text.parse().map(Self::Fixed).or_else(|_| text.parse())
+    }
+
     /// Whether every payload is empty.
     pub(crate) fn is_nothing(&self) -> bool {
         *self == Self::Fixed(0)
@@ -236,6 +241,13 @@ mod tests {
         ] {
             assert!(text.parse::<Sizes>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn only_one_size_for_all_answers_may_be_larger_than_a_payload() {
+        assert_eq!(Sizes::of_answers("1073741824"), Ok(Sizes::Fixed(1 << 30)));
+        assert_eq!(Sizes::of_answers("uniform:1..2"), Ok(Sizes::Uniform(1, 2)));
+        assert!(Sizes::of_answers("uniform:1..16777217").is_err());
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub(crate) enum Purpose {
     Balance = 4,
     /// How long a backend works on a request.
     Service = 5,
+    /// How large answers are asked for.
+    Answer = 6,
 }
 
 /// The generator of the `which`-th of those who draw for `purpose`.

@@ -1,6 +1,7 @@
 //! The driver against the echo backend on loopback: what both count must agree, in every kind of run.
 
 mod clients;
+mod requests;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -72,7 +73,10 @@ fn plan(target: SocketAddr, kind: Kind, weights: &[u32], budget: Budget) -> Plan
         budget,
         schedule: None,
         warm_up: Duration::ZERO,
+        method: None,
+        headers: Vec::new(),
         payload: 100.into(),
+        content: None,
         response_size: None,
         backend_header: HeaderName::from_static(super::BACKEND_HEADER),
         timeout: Duration::from_secs(30),
@@ -348,13 +352,13 @@ fn answers_are_as_long_as_asked_for() {
             Kind::GrpcUnary,
             Kind::Http1 { keep_alive: true },
         ] {
-            for size in [0, 1, 100_000] {
-                let mut plan = plan(backend.address, kind, &[1], Budget::Requests(3));
-                plan.response_size = Some(size);
+            for size in ["0", "1", "100000", "choice:0*1,1*1,100000*1"] {
+                let mut plan = plan(backend.address, kind, &[1], Budget::Requests(12));
+                plan.response_size = Some(size.parse().unwrap());
                 let report = run(&plan).await;
                 assert_eq!(
                     (report.ok, report.failed),
-                    (3, 0),
+                    (12, 0),
                     "{kind:?} {size}: {:?}",
                     report.causes
                 );

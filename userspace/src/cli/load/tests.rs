@@ -48,6 +48,33 @@ fn a_flag_that_cannot_be_read_is_named_with_what_is_allowed() {
             "--streams 5 or more",
         ),
         ("--threads 0", "--threads", "at least 1"),
+        ("--header :path:/x", "--header", "--method"),
+        ("--header te:gzip", "--header", "trailers"),
+        ("--header host:x", "--header", "--to"),
+        ("--method CONNECT", "--method", "tunnel"),
+        ("--method PUT --grpc unary", "--method", "--grpc"),
+        ("--method B(D", "--method", "invalid HTTP method"),
+        (
+            "--payload 1 --payload-file x",
+            "--payload",
+            "--payload-file",
+        ),
+        (
+            "--payload-file /nowhere/message",
+            "--payload-file /nowhere/message",
+            "",
+        ),
+        (
+            "--response-size uniform:5",
+            "--response-size",
+            "uniform:A..B",
+        ),
+        (
+            "--response-size 16777217 --grpc unary",
+            "--response-size",
+            "16777216",
+        ),
+        ("--method HEAD --response-size 1", "--response-size", "HEAD"),
         ("--clock sun", "--clock", "kernel, process"),
         ("--http1 -m 2", "--streams 2", "use --connections"),
         (

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::response::Parts;
-use http::{Method, Request, Uri};
+use http::{HeaderValue, Request, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
@@ -17,7 +17,8 @@ use tokio::time::Instant;
 use super::answer::Answer;
 use super::channel::{Channel, InFlight, Place};
 use super::dial::{self, Lifetimes};
-use super::payload::Payload;
+use super::head;
+use super::payload::{Asked, Payload};
 use super::plan::{Kind, Plan};
 use super::record::{Failed, Failure, Listed};
 use super::shard::Common;
@@ -36,6 +37,7 @@ pub(super) struct Client {
     pub(super) channel: Channel<Link>,
     pub(super) request: Request<()>,
     pub(super) payload: RefCell<Payload>,
+    pub(super) asked: RefCell<Option<Asked>>,
     pub(super) keep_alive: bool,
     pub(super) common: Rc<Common>,
 }
@@ -55,27 +57,16 @@ pub(super) struct Link {
 
 /// The head of the requests of a plan, the same every time.
 pub(super) fn request(plan: &Plan) -> Result<Request<()>, http::Error> {
-    let method = if plan.payload.is_nothing() {
-        Method::GET
-    } else {
-        Method::POST
-    };
     let path = plan.url.path_and_query().map_or("/", |path| path.as_str());
     let host = plan
         .url
         .authority()
         .map_or("", |authority| authority.as_str());
-    let mut request = Request::builder()
-        .method(method)
-        .uri(path.parse::<Uri>()?)
-        .header(HOST, host);
+    let mut ours = vec![(HOST, HeaderValue::from_str(host)?)];
     if plan.kind == (Kind::Http1 { keep_alive: false }) {
-        request = request.header(CONNECTION, "close");
+        ours.push((CONNECTION, HeaderValue::from_static("close")));
     }
-    if let Some(size) = plan.response_size {
-        request = request.header(RESPONSE_SIZE_HEADER, size);
-    }
-    request.body(())
+    head::head(plan, path.parse::<Uri>()?, ours)
 }
 
 impl Client {
@@ -101,7 +92,13 @@ impl Client {
     /// Does one request; `carrier` becomes the connection that it was last sent on.
     async fn request(&self, start: Start, carrier: &Cell<Listed>) -> Result<Answer, Failed> {
         let body = Full::new(self.payload.borrow_mut().next());
-        let request = self.request.clone().map(|()| body);
+        let mut request = self.request.clone().map(|()| body);
+        let asked = self.asked.borrow_mut().as_mut().map(Asked::next);
+        if let Some(size) = asked {
+            request
+                .headers_mut()
+                .insert(RESPONSE_SIZE_HEADER, size.into());
+        }
         let mut retry = true;
         loop {
             let (picked, mut link) = self.link().await?;
@@ -115,7 +112,7 @@ impl Client {
                     if self.keep_alive {
                         picked.place.link.replace(Some(link));
                     }
-                    return self.checked(&head, length, over);
+                    return self.checked(&head, (asked, length), over);
                 }
                 // The server closed an idle connection while the request was on its way: every HTTP/1.1 client sends
                 // it once more then (RFC 9112, section 9.3.1). Shown as a retry.
@@ -194,14 +191,19 @@ impl Client {
         })
     }
 
-    fn checked(&self, head: &Parts, length: u64, over: Arrival) -> Result<Answer, Failed> {
+    fn checked(
+        &self,
+        head: &Parts,
+        (asked, length): (Option<u64>, u64),
+        over: Arrival,
+    ) -> Result<Answer, Failed> {
         if !head.status.is_success() {
             return Err(Failed::new(
                 Failure::HttpStatus,
                 format_args!("status {}", head.status),
             ));
         }
-        match self.common.plan.response_size {
+        match asked {
             Some(size) if size != length => {
                 let cause = format_args!("asked for {size} bytes, not as many came");
                 Err(Failed::new(Failure::Mismatch, cause))

@@ -10,6 +10,7 @@
 //! | [`plan`] | what a run is; refuses what makes no sense |
 //! | [`schedule`], [`share`], [`work`] | when a request is meant to start, and which client does it |
 //! | [`balance`], [`target`], [`channel`] | which connection of the client takes it |
+//! | [`head`], [`payload`] | what a request says |
 //! | [`http2`], [`http1`], [`rpc`], [`mux`] | how it goes over the wire, and whether the answer is good |
 //! | [`record`], [`report`], [`interval`], [`progress`], [`log`] | what is told of it |
 //! | [`shard`] | all of that on one thread |
@@ -19,6 +20,7 @@ mod balance;
 mod channel;
 mod deadline;
 mod dial;
+mod head;
 mod http1;
 mod http2;
 mod interval;
@@ -48,6 +50,7 @@ use tokio::task::{JoinSet, LocalSet};
 use tokio::time::Instant;
 
 pub use balance::Balance;
+pub use head::{Field, FieldError};
 pub use log::Logs;
 pub use plan::{Budget, Kind, Plan, PlanError, Renewal};
 pub use progress::Progress;

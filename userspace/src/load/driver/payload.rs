@@ -1,9 +1,10 @@
-//! What is sent with a request.
+//! What is sent with a request, and how long an answer is asked for.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::plan::Plan;
 use crate::load::distribution::Sizes;
-use crate::load::random::Generator;
+use crate::load::random::{Generator, Purpose, generator};
 
 /// The payloads of one client, one after the other.
 pub(super) struct Payload {
@@ -15,16 +16,26 @@ pub(super) struct Payload {
     same: Option<Bytes>,
 }
 
+/// The sizes of the answers that one client asks for, one after the other.
+pub(super) struct Asked {
+    sizes: Sizes,
+    random: Generator,
+}
+
+// === impl Payload ===
+
 impl Payload {
-    pub(super) fn new(sizes: &Sizes, grpc: bool, random: Generator) -> Self {
-        let same = match sizes {
-            Sizes::Fixed(size) => Some(build(*size, grpc)),
-            _ => None,
+    /// Those of client number `client`.
+    pub(super) fn new(plan: &Plan, grpc: bool, client: usize) -> Self {
+        let same = match (&plan.content, &plan.payload) {
+            (Some(content), _) => Some(frame(content.len(), grpc, |to| to.put_slice(content))),
+            (None, Sizes::Fixed(size)) => Some(filler(*size, grpc)),
+            (None, _) => None,
         };
         Self {
-            sizes: sizes.clone(),
+            sizes: plan.payload.clone(),
             grpc,
-            random,
+            random: generator(plan.seed, Purpose::Payload, client),
             same,
         }
     }
@@ -32,18 +43,39 @@ impl Payload {
     pub(super) fn next(&mut self) -> Bytes {
         match &self.same {
             Some(same) => same.clone(),
-            None => build(self.sizes.draw(&mut self.random), self.grpc),
+            None => filler(self.sizes.draw(&mut self.random), self.grpc),
         }
     }
 }
 
-/// So many bytes; for gRPC after its framing: one byte "not compressed", four bytes length.
-fn build(size: usize, grpc: bool) -> Bytes {
+/// So many bytes.
+fn filler(size: usize, grpc: bool) -> Bytes {
+    frame(size, grpc, |to| to.put_bytes(b'.', size))
+}
+
+/// What `put` puts, so many bytes; for gRPC after its framing: one byte "not compressed", four bytes length.
+fn frame(size: usize, grpc: bool, put: impl FnOnce(&mut BytesMut)) -> Bytes {
     let mut payload = BytesMut::with_capacity(5 + size);
     if grpc {
         payload.put_u8(0);
         payload.put_u32(u32::try_from(size).unwrap_or(u32::MAX));
     }
-    payload.put_bytes(b'.', size);
+    put(&mut payload);
     payload.freeze()
+}
+
+// === impl Asked ===
+
+impl Asked {
+    /// Those of client number `client`; `None`: it asks for none.
+    pub(super) fn new(plan: &Plan, client: usize) -> Option<Self> {
+        Some(Self {
+            sizes: plan.response_size.clone()?,
+            random: generator(plan.seed, Purpose::Answer, client),
+        })
+    }
+
+    pub(super) fn next(&mut self) -> u64 {
+        self.sizes.draw(&mut self.random) as u64
+    }
 }

@@ -3,24 +3,27 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use http::{HeaderName, Uri};
+use bytes::Bytes;
+use http::{HeaderName, Method, Uri};
 
 use super::balance::Balance;
+use super::head::Field;
 use super::schedule::Schedule;
 use super::share;
 use super::target::Target;
 use crate::load::arrival::Clock;
 use crate::load::distribution::{LARGEST, Sizes};
 use crate::load::echo::content::MOST_BYTES;
+use crate::load::{GRPC_STREAM, GRPC_UNARY};
 
 /// What one request is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A plain HTTP/2 request: GET, or POST when there is a payload.
+    /// A plain HTTP/2 request.
     Http2,
-    /// A unary gRPC call to the echo service.
+    /// A unary gRPC call: of the method that the URL's path names, or of the echo service where that is `/`.
     GrpcUnary,
-    /// A bidirectional gRPC stream: so many messages, each sent once the echo of the one before arrived.
+    /// A bidirectional gRPC stream of the echo service: so many messages, each sent once the echo of the one before arrived.
     GrpcStream {
         /// Messages in one stream.
         messages: u32,
@@ -75,10 +78,16 @@ pub struct Plan {
     pub schedule: Option<Schedule>,
     /// Requests that start in this time at the beginning are left out of all figures.
     pub warm_up: Duration,
+    /// `None`: GET, or POST when there is a payload.
+    pub method: Option<Method>,
+    /// Fields of every request, besides those that it needs.
+    pub headers: Vec<Field>,
     /// Bytes of payload in a request (gRPC: in a message).
     pub payload: Sizes,
+    /// The payload itself; `None`: filler.
+    pub content: Option<Bytes>,
     /// Asks an echo backend for so many bytes; `None`: for its usual answer (gRPC: the payload sent back).
-    pub response_size: Option<u64>,
+    pub response_size: Option<Sizes>,
     /// The header field of an answer that names the backend.
     pub backend_header: HeaderName,
     /// A request that takes longer than this, from its intended start, has failed.
@@ -145,6 +154,17 @@ pub enum PlanError {
         /// What there is.
         most: u64,
     },
+    /// A stream is that of the echo service.
+    #[error(
+        "URL path `{0}` with --grpc stream: only the echo service answers each message with its echo, leave the path out"
+    )]
+    PathOfStream(String),
+    /// Not a request for an answer.
+    #[error("--method CONNECT: it makes a tunnel, there is nothing to measure")]
+    Tunnel,
+    /// An answer to HEAD has no body.
+    #[error("--response-size with --method HEAD: such an answer has no body")]
+    ResponseOfHead,
     /// A stream of messages has no one response.
     #[error("--response-size with --grpc stream: each message is answered by itself")]
     ResponseOfStream,
@@ -181,6 +201,14 @@ impl Plan {
         if matches!(self.kind, Kind::Http1 { .. }) && self.streams != 1 {
             return Err(PlanError::Http1Streams(self.streams));
         }
+        if self.method == Some(Method::CONNECT) {
+            return Err(PlanError::Tunnel);
+        }
+        if matches!(self.kind, Kind::GrpcStream { .. })
+            && !["/", GRPC_STREAM].contains(&self.url.path())
+        {
+            return Err(PlanError::PathOfStream(self.url.path().to_owned()));
+        }
         self.validate_weights()?;
         self.validate_response_size()
     }
@@ -207,10 +235,35 @@ impl Plan {
             Kind::GrpcUnary | Kind::GrpcStream { .. } => LARGEST as u64,
             Kind::Http2 | Kind::Http1 { .. } => MOST_BYTES,
         };
-        match (self.response_size, self.kind) {
+        match (&self.response_size, self.kind) {
             (Some(_), Kind::GrpcStream { .. }) => Err(PlanError::ResponseOfStream),
-            (Some(found), _) if found > most => Err(PlanError::ResponseSize { found, most }),
+            (Some(_), _) if self.method == Some(Method::HEAD) => Err(PlanError::ResponseOfHead),
+            (Some(Sizes::Fixed(found)), _) if *found as u64 > most => {
+                Err(PlanError::ResponseSize {
+                    found: *found as u64,
+                    most,
+                })
+            }
             _ => Ok(()),
+        }
+    }
+
+    /// Whether there is anything to send with a request.
+    #[must_use]
+    pub fn has_payload(&self) -> bool {
+        match &self.content {
+            Some(content) => !content.is_empty(),
+            None => !self.payload.is_nothing(),
+        }
+    }
+
+    /// The path of gRPC calls, where requests are that.
+    pub(super) fn grpc_path(&self) -> Option<&str> {
+        match (self.kind, self.url.path()) {
+            (Kind::GrpcUnary, "/") => Some(GRPC_UNARY),
+            (Kind::GrpcUnary, path) => Some(path),
+            (Kind::GrpcStream { .. }, _) => Some(GRPC_STREAM),
+            (Kind::Http2 | Kind::Http1 { .. }, _) => None,
         }
     }
 
@@ -262,7 +315,10 @@ pub(crate) mod tests {
             budget,
             schedule: None,
             warm_up: Duration::ZERO,
+            method: None,
+            headers: Vec::new(),
             payload: Sizes::Fixed(0),
+            content: None,
             response_size: None,
             backend_header: HeaderName::from_static(crate::load::BACKEND_HEADER),
             timeout: Duration::from_secs(30),
@@ -332,9 +388,20 @@ pub(crate) mod tests {
             PlanError::NoAddress
         );
         assert_eq!(
+            refused(|plan| plan.method = Some(Method::CONNECT)),
+            PlanError::Tunnel
+        );
+        assert_eq!(
+            refused(|plan| {
+                plan.kind = Kind::GrpcStream { messages: 1 };
+                plan.url = Uri::from_static("http://127.0.0.1:1/pkg.Service/Method");
+            }),
+            PlanError::PathOfStream("/pkg.Service/Method".to_owned())
+        );
+        assert_eq!(
             refused(|plan| {
                 plan.kind = Kind::GrpcUnary;
-                plan.response_size = Some(MOST_BYTES);
+                plan.response_size = Some(Sizes::Fixed(1 << 30));
             }),
             PlanError::ResponseSize {
                 found: MOST_BYTES,

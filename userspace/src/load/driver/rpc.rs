@@ -5,15 +5,16 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, TE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use super::answer::Answer;
+use super::head;
 use super::mux::{Head, Mux, Sender, Stream, Template};
-use super::payload::Payload;
+use super::payload::{Asked, Payload};
 use super::plan::{Kind, Plan};
 use super::record::{Failed, Failure};
-use crate::load::random::Generator;
-use crate::load::{GRPC_STREAM, GRPC_UNARY, RESPONSE_SIZE_HEADER};
+use crate::load::distribution::Sizes;
+use crate::load::{GRPC_UNARY, RESPONSE_SIZE_HEADER};
 
 /// The requests of one client.
 pub(super) struct Rpc {
@@ -23,8 +24,12 @@ pub(super) struct Rpc {
     /// Messages of a gRPC stream, one at a time; 0: the whole body at once.
     ping_pong: u32,
     grpc: bool,
-    /// Bytes of payload that were asked for.
-    response_size: Option<u64>,
+    /// Whether the answer is the message that was sent: what any other service answers is its own matter.
+    echoes: bool,
+    /// Bytes of payload that are asked for.
+    asked: RefCell<Option<Asked>>,
+    /// Whether they differ, so that each request says them by itself.
+    asks_anew: bool,
     /// The header field that names the backend.
     backend_header: HeaderName,
 }
@@ -33,6 +38,8 @@ pub(super) struct Rpc {
 pub(super) struct Exchange<'a> {
     rpc: &'a Rpc,
     body: Bytes,
+    /// Bytes of payload that it asks for.
+    asked: Option<u64>,
 }
 
 /// Why a request got no good answer.
@@ -72,39 +79,33 @@ impl Trouble {
 // === impl Rpc ===
 
 impl Rpc {
-    pub(super) fn new(plan: &Plan, random: Generator) -> Result<Self, http::Error> {
-        let (grpc, ping_pong, path) = match plan.kind {
-            Kind::GrpcUnary => (true, 0, Some(GRPC_UNARY)),
-            Kind::GrpcStream { messages } => (true, messages, Some(GRPC_STREAM)),
-            Kind::Http2 | Kind::Http1 { .. } => (false, 0, None),
+    /// Those of client number `client`.
+    pub(super) fn new(plan: &Plan, client: usize) -> Result<Self, http::Error> {
+        let ping_pong = match plan.kind {
+            Kind::GrpcStream { messages } => messages,
+            Kind::GrpcUnary | Kind::Http2 | Kind::Http1 { .. } => 0,
         };
+        let path = plan.grpc_path();
         let mut uri = plan.url.clone().into_parts();
+        let mut ours = Vec::new();
         if let Some(path) = path {
             uri.path_and_query = Some(path.parse()?);
+            ours.push((CONTENT_TYPE, HeaderValue::from_static("application/grpc")));
+            ours.push((TE, HeaderValue::from_static("trailers")));
         }
-        let method = if grpc || !plan.payload.is_nothing() {
-            Method::POST
-        } else {
-            Method::GET
-        };
-        let mut head = Request::builder()
-            .method(method)
-            .uri(Uri::from_parts(uri)?)
-            .body(())?;
-        let headers = head.headers_mut();
-        if grpc {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-            headers.insert(TE, HeaderValue::from_static("trailers"));
+        if let Some(Sizes::Fixed(size)) = plan.response_size {
+            let name = HeaderName::from_static(RESPONSE_SIZE_HEADER);
+            ours.push((name, size.into()));
         }
-        if let Some(size) = plan.response_size {
-            headers.insert(RESPONSE_SIZE_HEADER, size.into());
-        }
+        let head = head::head(plan, Uri::from_parts(uri)?, ours)?;
         Ok(Self {
             template: Rc::new(Template::new(&head)),
-            payload: RefCell::new(Payload::new(&plan.payload, grpc, random)),
+            payload: RefCell::new(Payload::new(plan, path.is_some(), client)),
             ping_pong,
-            grpc,
-            response_size: plan.response_size,
+            grpc: path.is_some(),
+            echoes: path == Some(GRPC_UNARY) || ping_pong > 0,
+            asked: RefCell::new(Asked::new(plan, client)),
+            asks_anew: !matches!(plan.response_size, Some(Sizes::Fixed(_))),
             backend_header: plan.backend_header.clone(),
         })
     }
@@ -114,14 +115,7 @@ impl Rpc {
         Exchange {
             rpc: self,
             body: self.payload.borrow_mut().next(),
-        }
-    }
-
-    fn expected(&self, body: &Bytes) -> Expected {
-        match self.response_size {
-            Some(size) => Expected::Length(size + if self.grpc { GRPC_FRAMING } else { 0 }),
-            None if self.grpc => Expected::Echo(body.clone()),
-            None => Expected::Anything,
+            asked: self.asked.borrow_mut().as_mut().map(Asked::next),
         }
     }
 }
@@ -129,6 +123,14 @@ impl Rpc {
 // === impl Exchange ===
 
 impl Exchange<'_> {
+    fn expected(&self) -> Expected {
+        match self.asked {
+            Some(size) => Expected::Length(size + if self.rpc.grpc { GRPC_FRAMING } else { 0 }),
+            None if self.rpc.echoes => Expected::Echo(self.body.clone()),
+            None => Expected::Anything,
+        }
+    }
+
     /// Sends the request, checks the answer, and gives what it says of itself. Calls `opened` once there
     /// is a stream for it.
     pub(super) async fn run(
@@ -136,8 +138,9 @@ impl Exchange<'_> {
         connection: &Mux,
         opened: impl FnOnce(),
     ) -> Result<Answer, Trouble> {
-        let Self { rpc, body } = self;
-        let mut stream = connection.open(body.is_empty()).await?;
+        let Self { rpc, body, asked } = self;
+        let asked = asked.filter(|_| rpc.asks_anew);
+        let mut stream = connection.open(body.is_empty(), asked).await?;
         opened();
         if rpc.ping_pong > 0 {
             // Apart, or every request would take the place of this one.
@@ -147,7 +150,7 @@ impl Exchange<'_> {
             stream.sender().send(body.clone(), true).await;
         }
         let fields = rpc.open(stream.head().await?, &stream)?;
-        let mut expected = rpc.expected(body);
+        let mut expected = self.expected();
         while let Some(piece) = stream.piece().await {
             expected.take(&piece?)?;
         }
@@ -161,7 +164,7 @@ impl Exchange<'_> {
     /// A gRPC stream: the next message only after the echo of the one before. A message is sent and its echo read at
     /// the same time, because one larger than the windows comes back before it is all sent.
     async fn converse(&self, mut stream: Stream) -> Result<Answer, Trouble> {
-        let Self { rpc, body } = self;
+        let Self { rpc, body, .. } = self;
         let sender = stream.sender();
         let first = async {
             let fields = rpc.open(stream.head().await?, &stream)?;

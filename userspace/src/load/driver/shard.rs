@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::channel::Channel;
 use super::dial::{Connect, Lifetimes, Tcp};
-use super::payload::Payload;
+use super::payload::{Asked, Payload};
 use super::plan::{Budget, Kind, Plan};
 use super::record::Recorder;
 use super::rpc::Rpc;
@@ -150,14 +150,14 @@ impl Shard {
             work,
             common,
         } = parts;
-        let random = generator(self.plan.seed, Purpose::Payload, number);
         Ok(http1::Client {
             number,
             work,
             lifetimes: self.lifetimes(number),
             channel: self.channel(number),
             request: http1::request(&self.plan)?,
-            payload: Payload::new(&self.plan.payload, false, random).into(),
+            payload: Payload::new(&self.plan, false, number).into(),
+            asked: Asked::new(&self.plan, number).into(),
             keep_alive,
             common,
         })
@@ -169,14 +169,13 @@ impl Shard {
             work,
             common,
         } = parts;
-        let random = generator(self.plan.seed, Purpose::Payload, number);
         Ok(http2::Client {
             number,
             work,
             lifetimes: self.lifetimes(number),
             channel: self.channel(number),
             unreachable: RefCell::default(),
-            rpc: Rpc::new(&self.plan, random)?,
+            rpc: Rpc::new(&self.plan, number)?,
             common,
         })
     }

@@ -96,6 +96,7 @@ enum Out {
     Request {
         id: StreamId,
         end: bool,
+        asked: Option<u64>,
     },
     Data {
         id: StreamId,
@@ -167,7 +168,8 @@ impl Mux {
 
     /// Sends a request, which ends with its head if `end`, as soon as the peer takes one more stream. Where there are no more
     /// streams nothing was sent, whatever became of the connection: nobody can have processed the request.
-    pub(super) async fn open(&self, end: bool) -> Result<Stream, Trouble> {
+    /// `asked` is how long an answer it asks for.
+    pub(super) async fn open(&self, end: bool, asked: Option<u64>) -> Result<Stream, Trouble> {
         let shared = &self.0;
         loop {
             if let Some(trouble) = &*shared.closed.borrow() {
@@ -192,7 +194,7 @@ impl Mux {
             .streams
             .borrow_mut()
             .insert(number, Rc::clone(&state));
-        shared.send(Out::Request { id, end });
+        shared.send(Out::Request { id, end, asked });
         Ok(Stream::new(Rc::clone(shared), id, state))
     }
 }

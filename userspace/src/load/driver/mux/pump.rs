@@ -159,9 +159,9 @@ impl Pump {
             };
             let to = &mut self.unsent;
             match out {
-                Out::Request { id, end } => {
+                Out::Request { id, end, asked } => {
                     let template = &self.shared.template;
-                    template.write(to, &mut self.table, id, end);
+                    template.write(to, &mut self.table, id, end, asked);
                 }
                 Out::Data { id, piece, end } => {
                     let head = frame::Head::new(frame::Kind::Data, u8::from(end), id);

@@ -115,6 +115,7 @@ impl Pump {
                 let length = fields
                     .get(CONTENT_LENGTH)
                     .and_then(|value| value.to_str().ok());
+                let length = length.filter(|_| !self.shared.template.is_head);
                 received.left = length.and_then(|length| length.parse().ok());
                 received.head = Some(Head { status, fields });
                 received.headed = true;

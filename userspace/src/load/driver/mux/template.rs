@@ -3,11 +3,13 @@
 //! The first request of a connection puts its fields into the peer's table (section 6.2.1); all later ones only name
 //! those entries, a byte or two for each field. A peer that wants a table smaller than the one that everybody has at
 //! first (`SETTINGS_HEADER_TABLE_SIZE`) is told that we use none of it (section 6.3) and gets every field in full
-//! (section 6.2.2). Huffman coding is not used: it is the peer's time that it would take, for a few bytes of one request.
+//! (section 6.2.2). What differs from request to request, the size of the answer, comes last and in full. Huffman coding is not used: it is the peer's time that it would take, for a few bytes of one request.
 
 use bytes::{BufMut, BytesMut};
 use h2::frame::{DEFAULT_MAX_FRAME_SIZE, DEFAULT_SETTINGS_HEADER_TABLE_SIZE, Head, Kind, StreamId};
 use http::{Method, Request};
+
+use crate::load::RESPONSE_SIZE_HEADER;
 
 /// Entries of the static table (appendix A).
 const STATIC: usize = 61;
@@ -30,6 +32,8 @@ pub(in super::super) struct Template {
     first: Vec<u8>,
     later: Vec<u8>,
     plain: Vec<u8>,
+    /// Whether answers have no body, whatever length they tell (RFC 9110, section 9.3.2).
+    pub(super) is_head: bool,
 }
 
 /// What one connection's peer knows of it.
@@ -83,6 +87,7 @@ impl Template {
             first: Vec::new(),
             later: Vec::new(),
             plain: Vec::new(),
+            is_head: method == Method::HEAD,
         };
         for ((name, value), place) in fields.iter().zip(places) {
             let (in_later, in_plain) = match place {
@@ -99,8 +104,15 @@ impl Template {
         block
     }
 
-    /// Writes a request whose stream ends with its head if `end`.
-    pub(super) fn write(&self, to: &mut BytesMut, table: &mut Table, id: StreamId, end: bool) {
+    /// Writes a request whose stream ends with its head if `end`, and which asks for an answer of a size.
+    pub(super) fn write(
+        &self,
+        to: &mut BytesMut,
+        table: &mut Table,
+        id: StreamId,
+        end: bool,
+        asked: Option<u64>,
+    ) {
         let (block, after) = match *table {
             Table::Empty => (&self.first, Table::Filled),
             Table::Filled => (&self.later, Table::Filled),
@@ -113,6 +125,21 @@ impl Template {
             &[]
         };
         *table = after;
+        let mut with_size = Vec::new();
+        let block = match asked {
+            None => block,
+            Some(size) => {
+                with_size.extend_from_slice(block);
+                let size = size.to_string();
+                field(
+                    &mut with_size,
+                    RESPONSE_SIZE_HEADER,
+                    size.as_bytes(),
+                    Place::Nowhere,
+                );
+                &with_size
+            }
+        };
         let split = block.len().min(LARGEST - size_update.len());
         let (block, mut rest) = block.split_at(split);
         let flag = |last: bool| if last { END_HEADERS } else { 0 };

@@ -12,6 +12,7 @@ mod peer;
 use peer::Peer;
 
 use super::*;
+use crate::load::RESPONSE_SIZE_HEADER;
 use crate::load::driver::record::Failure;
 
 /// What became of a request whose answer is read to its end.
@@ -20,7 +21,7 @@ type Outcome = JoinHandle<Result<Vec<u8>, Trouble>>;
 fn get(mux: &Rc<Mux>) -> Outcome {
     let mux = Rc::clone(mux);
     tokio::task::spawn_local(async move {
-        let mut stream = mux.open(true).await?;
+        let mut stream = mux.open(true, None).await?;
         stream.head().await?;
         let mut body = Vec::new();
         while let Some(piece) = stream.piece().await {
@@ -79,6 +80,43 @@ fn every_request_has_the_same_head_whatever_table_the_peer_keeps() {
                 }
             }
         }
+    });
+}
+
+#[test]
+fn a_request_asks_for_its_own_size_of_answer_behind_the_head_that_all_share() {
+    local(async {
+        let (mux, mut peer) = Peer::meet(frame::Settings::default()).await;
+        for size in [None, Some(0), Some(70_000), None] {
+            let mut stream = mux.open(true, size).await.unwrap();
+            let Frame::Headers(head) = peer.hear().await else {
+                panic!("a request was expected");
+            };
+            let id = head.stream_id();
+            let (_, fields) = head.into_parts();
+            let asked = fields
+                .get(RESPONSE_SIZE_HEADER)
+                .map(|size| size.to_str().unwrap());
+            assert_eq!(
+                asked.map(str::to_owned),
+                size.map(|size: u64| size.to_string())
+            );
+            assert_eq!(fields["evenkeel-name"], "value");
+            peer.answer(id, &[], true).await;
+            stream.head().await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn an_answer_to_head_has_the_length_of_a_body_that_does_not_come() {
+    local(async {
+        let request = http::Request::head("http://host/").body(()).unwrap();
+        let (mux, mut peer) = Peer::meet_with(frame::Settings::default(), &request).await;
+        let outcome = get(&mux);
+        let id = peer.opened().await;
+        peer.answer(id, &[("content-length", "3")], true).await;
+        assert_eq!(outcome.await.unwrap().unwrap(), b"");
     });
 }
 
@@ -209,7 +247,7 @@ fn a_peer_that_breaks_the_protocol_is_told_so() {
                 }
                 _ => {
                     // One byte more than the window, on a stream of which nothing is taken.
-                    held = Some(mux.open(true).await.unwrap());
+                    held = Some(mux.open(true, None).await.unwrap());
                     let id = peer.opened().await;
                     peer.answer(id, &[], false).await;
                     for _ in 0..64 {
@@ -269,7 +307,7 @@ fn no_more_is_sent_than_both_windows_allow() {
         let (mux, mut peer) = Peer::meet(settings).await;
         let sending = Rc::clone(&mux);
         let sent = tokio::task::spawn_local(async move {
-            let stream = sending.open(false).await?;
+            let stream = sending.open(false, None).await?;
             stream
                 .sender()
                 .send(Bytes::from(vec![1; 70_000]), true)
