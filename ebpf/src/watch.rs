@@ -9,6 +9,7 @@
 
 use crate::abi::{Address, Http2, ServiceKey, Tuple};
 
+pub mod baseline;
 mod slots;
 
 pub use slots::{
@@ -96,7 +97,7 @@ pub struct Half {
     /// Where this direction is counted: interface index, doubled, plus one on the way out. A packet that passes two
     /// hooks (a gateway's two interfaces, or loopback) counts at the first only.
     pub place: u32,
-    /// Streams that had been opened when the flow was found to carry HTTP/2 in its middle.
+    /// Streams that had been opened when observation of the flow began, see [`baseline`].
     pub before: u32,
     /// Streams of this direction that were added to the peer's.
     pub counted: u32,
@@ -108,8 +109,8 @@ pub struct Half {
     pub reset: u32,
     /// Bits of [`closed`].
     pub closed: u8,
-    /// Non-zero: `before` is known.
-    pub recognised: u8,
+    /// One of [`baseline`].
+    pub baseline: u8,
     /// Zero.
     pub reserved: [u8; 6],
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use evenkeel_tests::{
-    Observer, Offloads, PORT, PROXY_PORT, Process, Setup, Stage, wait_for_listener,
+    Observer, Offloads, PORT, PROXY_PORT, Process, Setup, Stage, eventually, start_python, wait_for_listener,
 };
 use serde_json::Value;
 use xtask::{shell, workspace};
@@ -192,6 +192,34 @@ fn what_was_opened_before_is_known_and_the_client_is_told_from_the_frames() -> R
     );
     ensure!(before.values().all(|n| *n > 500) && seen.values().all(|n| *n > 500));
     ensure!(by_latency(&out)? > 1000, "{out}");
+    Ok(())
+}
+
+#[test]
+fn an_old_connection_that_first_sends_a_ping_counts_only_what_it_opens_then() -> Result<()> {
+    let (stage, _echoes) = stage(1)?;
+    let go = stage.lab.directory().join("go");
+    let target = stage.lab.backend_address(0, PORT)?.to_string();
+    let arguments = [target.as_str(), &go.display().to_string()];
+    let mut client = start_python(&stage, stage.lab.client(), "late.py", &arguments)?;
+    let log = client.log_path().to_owned();
+    eventually(
+        "the client's first half",
+        || Ok(std::fs::read_to_string(&log)?),
+        |log| log.contains("paused"),
+    )?;
+    let observer = Observer::start(&stage, stage.lab.balancer(), &["b1"])?;
+    std::fs::write(&go, "")?;
+    ensure!(client.wait()?.success(), "{}", client.log()?);
+    let truth: Value = serde_json::from_str(&client.output()?)?;
+    let out = group(&observer.finish()?, PORT)?;
+    let connection = &out["top"][0];
+    ensure!(
+        connection["before"] == truth["before"]
+            && connection["streams"] == truth["since"]
+            && out["streams"] == truth["since"],
+        "{out} where the client opened {truth}"
+    );
     Ok(())
 }
 

@@ -10,10 +10,10 @@ use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use evenkeel_ebpf::abi::{Tuple, http2_phase as phase};
 use evenkeel_ebpf::exchange;
-use evenkeel_ebpf::http2::{self, Segment, flag, streams as streams_up_to};
+use evenkeel_ebpf::http2::{self, Segment, streams as streams_up_to};
 use evenkeel_ebpf::packet::{Packet, Parsed, parse, tcp};
 use evenkeel_ebpf::watch::{
-    Half, NO_PEER, PeerKey, WatchEvent, Watched, canonical, client, closed,
+    Half, NO_PEER, PeerKey, WatchEvent, Watched, baseline, canonical, client, closed,
 };
 
 use crate::atomic::exchange;
@@ -218,8 +218,8 @@ fn payload(skb: &Skb, flow: &mut Watched, packet: &Packet, key: &Tuple, forward:
     };
     let busy = &raw mut sent(flow, forward).busy;
     if take(busy) {
-        frames::read(skb, flow, segment, forward);
-        ek_watch_opened(flow, key, forward.into());
+        let first = frames::read(skb, flow, segment, forward);
+        ek_watch_opened(flow, key, forward.into(), first);
         // SAFETY: an aligned word of a live map value.
         unsafe { exchange(busy, 0) };
     } else {
@@ -241,32 +241,29 @@ fn take(busy: *mut u64) -> bool {
     false
 }
 
-/// Adds the streams that the client opened to the peer's, after a packet of the direction `forward`. Returns nothing; a
-/// global function has to return something.
+/// Adds the streams that the client opened to the peer's, after a packet of the direction `forward` of which `first` is
+/// the first stream whose beginning was read. Returns nothing; a global function has to return something.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn ek_watch_opened(flow: *mut Watched, key: *const Tuple, forward: u32) -> u32 {
+pub extern "C" fn ek_watch_opened(
+    flow: *mut Watched,
+    key: *const Tuple,
+    forward: u32,
+    first: u32,
+) -> u32 {
     // SAFETY: null or whole values, as `payload` passes them; the verifier checks no less.
     let (Some(flow), Some(key)) = (unsafe { flow.as_mut() }, unsafe { key.as_ref() }) else {
         return 0;
     };
     let forward = forward != 0;
-    let half = sent(flow, forward);
-    if half.recognised == 0 && half.http2.flags & flag::RECOGNISED != 0 {
-        half.recognised = 1;
-        // A flow known from its first byte has nothing before.
-        if half.http2.flags & flag::FROM_START == 0 {
-            half.before = streams_up_to(half.http2.highest);
-            half.counted = half.before;
-        }
-    }
+    sent(flow, forward).rebase(first);
     let source = flow.client == client::SOURCE;
     let peer = flow.peer;
     if flow.client == client::UNKNOWN || (source != forward && peer != NO_PEER) {
         return 0;
     }
     let half = sent(flow, source);
-    if half.recognised == 0 {
+    if half.baseline == baseline::NONE {
         return 0;
     }
     let opened = streams_up_to(half.http2.highest).wrapping_sub(half.counted);

@@ -42,8 +42,8 @@ pub struct Task {
     ended: u32,
     /// ... and those that it gave up.
     reset: u32,
-    /// Zero.
-    reserved: u32,
+    /// The first that it opened, 0 if it opened none.
+    first: u32,
     /// Now, once something needed it; ns of CLOCK_MONOTONIC.
     now: u64,
     answers: Answers,
@@ -62,21 +62,27 @@ enum Next {
     Lost = 2,
 }
 
-/// Reads the frames of a segment; leaves it to the walker where their boundaries are not known.
+/// Reads the frames of a segment; leaves it to the walker where their boundaries are not known. Returns the first stream
+/// whose beginning was read, 0 if none was.
 #[inline(always)]
-pub fn read(skb: &Skb, flow: &mut Watched, segment: Segment, forward: bool) {
+pub fn read(skb: &Skb, flow: &mut Watched, segment: Segment, forward: bool) -> u32 {
     let Some(task) = W_TASK.get_ptr_mut(0) else {
-        return;
+        return 0;
     };
     // SAFETY: this processor's only value, and nothing else of ours runs on it meanwhile.
     unsafe {
         (*task).segment = segment;
         (*task).forward = forward.into();
+        (*task).first = 0;
     }
     let context = skb.0.skb.skb;
     if ek_watch_read(context, flow, task) == 0 {
+        // What was read before the boundaries turned out to be wrong is not certain either.
         ek_watch_search(context, sent(flow, forward), task);
+        return 0;
     }
+    // SAFETY: as above.
+    unsafe { (*task).first }
 }
 
 /// The same, given all of it; zero if the segment is left to the walker.
@@ -306,6 +312,9 @@ impl Task {
             Change::Opens(id) => {
                 let now = self.now();
                 streams::begin(self.tag, id, now);
+                if self.begun == 0 {
+                    self.first = id;
+                }
                 self.begun = self.begun.wrapping_add(1);
             }
             Change::Ends(id) => {

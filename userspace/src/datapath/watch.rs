@@ -14,9 +14,9 @@ use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, TcError};
 use aya::sys::Stats;
 use aya::{Ebpf, EbpfLoader};
 use evenkeel_ebpf::abi::{Tuple, http2_phase as phase};
-use evenkeel_ebpf::http2::{flag, streams};
+use evenkeel_ebpf::http2::flag;
 use evenkeel_ebpf::watch::{
-    Half, PeerKey, PeerStats, PortSet, WatchEvent, WatchSettings, Watched, client,
+    Half, PeerKey, PeerStats, PortSet, WatchEvent, WatchSettings, Watched, baseline, client,
 };
 
 use super::address::{socket_of, socket_of_key};
@@ -322,8 +322,7 @@ fn flow_reading(key: &Tuple, flow: &Watched) -> FlowReading {
     let certain = flow.client != client::UNKNOWN;
     let carries = carries(to_server, certain);
     let http2 = carries == Carries::Http2;
-    let opened = u64::from(streams(to_server.http2.highest));
-    let before = u64::from(to_server.before);
+    let (before, since) = to_server.before_and_since();
     FlowReading {
         id: FlowId {
             client,
@@ -334,12 +333,8 @@ fn flow_reading(key: &Tuple, flow: &Watched) -> FlowReading {
         carries,
         opened: flow.opened != 0,
         closed: flow.is_closed(),
-        streams: if http2 {
-            opened.saturating_sub(before)
-        } else {
-            0
-        },
-        before: if http2 { before } else { 0 },
+        streams: if http2 { since.into() } else { 0 },
+        before: if http2 { before.into() } else { 0 },
         in_flight: u64::from(
             to_server
                 .begun
@@ -358,7 +353,10 @@ fn carries(to_server: &Half, certain: bool) -> Carries {
     match state.phase {
         phase::TLS => Carries::Tls,
         phase::OTHER => Carries::Other,
-        _ if certain && to_server.recognised != 0 && state.flags & flag::RECOGNISED != 0 => {
+        _ if certain
+            && to_server.baseline != baseline::NONE
+            && state.flags & flag::RECOGNISED != 0 =>
+        {
             Carries::Http2
         }
         _ => Carries::Unknown,
