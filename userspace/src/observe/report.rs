@@ -67,7 +67,7 @@ pub struct GroupReport {
     pub streams: u64,
     /// Streams per second since the beginning.
     pub rate: f64,
-    /// Streams per second between the last two readings.
+    /// Streams per second of late: since the last reading that was half a second or more before.
     pub current_rate: f64,
     /// Max / mean of streams by peer; absent where there were none.
     pub hot_factor: Option<f64>,
@@ -104,7 +104,7 @@ pub struct PeerReport {
     pub before: u64,
     /// Streams per second since the beginning.
     pub rate: f64,
-    /// Streams per second between the last two readings.
+    /// Streams per second of late: since the last reading that was half a second or more before.
     pub current_rate: f64,
     /// Share of the group's streams, 0 to 1.
     pub share: f64,
@@ -137,7 +137,7 @@ pub struct ConnectionReport {
     pub before: u64,
     /// Share of the group's streams, 0 to 1.
     pub share: f64,
-    /// Streams per second between the last two readings.
+    /// Streams per second of late: since the last reading that was half a second or more before.
     pub current_rate: f64,
     /// Streams that wait for their answer.
     pub in_flight: u64,
@@ -210,9 +210,9 @@ impl Tally {
         per_second(streams, self.elapsed.as_secs_f64())
     }
 
-    /// Streams per second between the last two readings.
+    /// Streams per second in the interval.
     pub(super) fn current_rate(&self, streams: u64) -> f64 {
-        per_second(streams, self.interval.as_secs_f64())
+        per_second(streams, self.interval().as_secs_f64())
     }
 }
 

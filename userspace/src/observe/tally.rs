@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use super::{Carries, FlowId, FlowReading, PeerReading, Reading};
 
+/// Readings closer together than this say nothing of a rate: an end that was asked for may come at any moment.
+const LEAST_INTERVAL: Duration = Duration::from_millis(500);
+
 /// Most connections that are remembered one by one. Beyond, half of those that ended, the ones with the fewest
 /// streams, are remembered by server only.
 const MOST_CONNECTIONS: usize = 100_000;
@@ -18,12 +21,12 @@ pub(super) struct Connection {
     pub(super) open: bool,
     /// It was at the reading before.
     was_open: bool,
-    /// Streams at the reading before.
+    /// Streams when the interval began.
     previous: u64,
 }
 
 impl Connection {
-    /// Streams since the reading before.
+    /// Streams in the interval.
     pub(super) fn recent(&self) -> u64 {
         self.now.streams.saturating_sub(self.previous)
     }
@@ -33,11 +36,12 @@ impl Connection {
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
     pub(super) now: PeerReading,
+    /// Streams when the interval began.
     previous: u64,
 }
 
 impl Peer {
-    /// Streams since the reading before.
+    /// Streams in the interval.
     pub(super) fn recent(&self) -> u64 {
         self.now.streams.saturating_sub(self.previous)
     }
@@ -61,8 +65,9 @@ pub struct Tally {
     /// Connections that the kernel side forgot before they ended, for others: its table was full.
     evicted: u64,
     pub(super) elapsed: Duration,
-    /// Between the last two readings.
-    pub(super) interval: Duration,
+    /// When the interval began that current rates are about: at the last reading that was [`LEAST_INTERVAL`] or more
+    /// before the newest.
+    since: Duration,
 }
 
 impl Tally {
@@ -77,13 +82,16 @@ impl Tally {
             events: Vec::new(),
             evicted: 0,
             elapsed: Duration::ZERO,
-            interval: Duration::ZERO,
+            since: Duration::ZERO,
         }
     }
 
     /// Takes in a reading made `elapsed` after observation began.
     pub fn add(&mut self, reading: Reading, elapsed: Duration) {
-        self.interval = elapsed.saturating_sub(self.elapsed);
+        let moves_on = elapsed.saturating_sub(self.elapsed) >= LEAST_INTERVAL;
+        if moves_on {
+            self.since = self.elapsed;
+        }
         self.elapsed = elapsed;
         let Reading {
             flows,
@@ -93,22 +101,32 @@ impl Tally {
         for connection in self.connections.values_mut() {
             connection.was_open = connection.open;
             connection.open = false;
-            connection.previous = connection.now.streams;
+            if moves_on {
+                connection.previous = connection.now.streams;
+            }
         }
         for flow in &flows {
             self.take(*flow);
         }
         self.evicted += self.missing(&flows);
         for now in peers {
-            let previous = self
-                .peers
-                .get(&now.server)
-                .map_or(0, |known| known.now.streams);
+            let previous = self.peers.get(&now.server).map_or(0, |known| {
+                if moves_on {
+                    known.now.streams
+                } else {
+                    known.previous
+                }
+            });
             self.peers.insert(now.server, Peer { now, previous });
         }
         self.events = events;
         self.events.push(("flows_evicted", self.evicted));
         self.forget();
+    }
+
+    /// What current rates are about.
+    pub(super) fn interval(&self) -> Duration {
+        self.elapsed.saturating_sub(self.since)
     }
 
     /// How many of those that were open are not among `flows`, neither as ended nor with their ports used anew (which
@@ -178,6 +196,7 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observe::Histogram;
     use crate::observe::tests::flow;
 
     fn reading(flows: Vec<FlowReading>) -> Reading {
@@ -231,6 +250,27 @@ mod tests {
         }
         let recent: Vec<_> = tally.connections.values().map(Connection::recent).collect();
         assert_eq!(recent, [15]);
+    }
+
+    #[test]
+    fn an_end_just_after_a_reading_does_not_make_a_rate_of_a_sliver() {
+        let mut tally = Tally::new(BTreeSet::new());
+        let server = "10.0.0.2:80".parse().unwrap();
+        for (milliseconds, streams) in [(1000, 1000), (2000, 2000), (2001, 2010)] {
+            let mut now = reading(vec![flow("10.0.0.1:1000", "10.0.0.2:80", streams)]);
+            now.peers.push(PeerReading {
+                server,
+                streams,
+                reset: 0,
+                latency: Histogram::default(),
+            });
+            tally.add(now, Duration::from_millis(milliseconds));
+        }
+        assert_eq!(tally.interval(), Duration::from_millis(1001));
+        let connection = tally.connections.values().next().unwrap();
+        assert_eq!(connection.recent(), 1010);
+        assert_eq!(tally.peers[&server].recent(), 1010);
+        assert_eq!(tally.elapsed, Duration::from_millis(2001));
     }
 
     #[test]
