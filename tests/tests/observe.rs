@@ -245,6 +245,7 @@ fn all_three_see_the_same((stage, echoes): (Stage, Vec<Process>)) -> Result<()> 
     let port = PORT.to_string();
     let client = Observer::start(&stage, stage.lab.client(), &["eth0", "--port", &port])?;
     let gateway = Observer::start(&stage, stage.lab.balancer(), &["client", "b1"])?;
+    let sent = Observer::start(&stage, stage.lab.balancer(), &["b1"])?;
     let server = stage.lab.backends().first().context("backend")?;
     let server = Observer::start(&stage, server, &["eth0"])?;
     let target = format!("http://{}/", stage.lab.backend_address(0, PORT)?);
@@ -252,7 +253,8 @@ fn all_three_see_the_same((stage, echoes): (Stage, Vec<Process>)) -> Result<()> 
     shell::capture(h2load.args(["-c", "3", "-m", "5", "-n", "3000", &target]))?;
     for (observer, relation) in [
         (client, "outgoing"),
-        (gateway, "through"),
+        (gateway, "through_received"),
+        (sent, "through_sent"),
         (server, "incoming"),
     ] {
         let report = observer.finish()?;

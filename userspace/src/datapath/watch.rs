@@ -331,6 +331,7 @@ fn flow_reading(key: &Tuple, flow: &Watched) -> FlowReading {
         },
         certain,
         carries,
+        received: is_received(to_server, to_client),
         opened: flow.opened != 0,
         closed: flow.is_closed(),
         streams: if http2 { since.into() } else { 0 },
@@ -344,6 +345,16 @@ fn flow_reading(key: &Tuple, flow: &Watched) -> FlowReading {
         ),
         bytes_to_server: to_server.bytes,
         bytes_to_client: to_client.bytes,
+    }
+}
+
+/// Whether the client's packets come in where the flow was first seen; if none was, whether its server's go out.
+fn is_received(to_server: &Half, to_client: &Half) -> bool {
+    const OUT: u32 = 1;
+    if to_server.place == 0 {
+        to_client.place & OUT != 0
+    } else {
+        to_server.place & OUT == 0
     }
 }
 

@@ -14,20 +14,32 @@ pub enum Relation {
     Outgoing,
     /// The server is here.
     Incoming,
-    /// Neither is.
-    Through,
+    /// Neither is; its packets are those that come to this host.
+    ThroughReceived,
+    /// Neither is; its packets are those that this host sends on.
+    ThroughSent,
 }
 
 impl Relation {
-    /// Of a connection.
+    /// Of a connection, whose client's packets were first seen on their way in (`received`) or out.
+    ///
+    /// Where a gateway rewrites addresses (DNAT, a Kubernetes node) one connection is two to whoever looks at packets: to
+    /// the service's address as it is received, to a backend as it is sent on.
     #[must_use]
-    pub fn of(client: SocketAddr, server: SocketAddr, local: &BTreeSet<IpAddr>) -> Self {
+    pub fn of(
+        client: SocketAddr,
+        server: SocketAddr,
+        received: bool,
+        local: &BTreeSet<IpAddr>,
+    ) -> Self {
         if local.contains(&server.ip()) || server.ip().is_loopback() {
             Self::Incoming
         } else if local.contains(&client.ip()) {
             Self::Outgoing
+        } else if received {
+            Self::ThroughReceived
         } else {
-            Self::Through
+            Self::ThroughSent
         }
     }
 }
@@ -37,7 +49,8 @@ impl fmt::Display for Relation {
         f.write_str(match self {
             Self::Outgoing => "outgoing",
             Self::Incoming => "incoming",
-            Self::Through => "passing through",
+            Self::ThroughReceived => "passing through, as received",
+            Self::ThroughSent => "passing through, as sent on",
         })
     }
 }
@@ -94,12 +107,36 @@ Local:
     #[test]
     fn connections_come_in_go_out_or_pass() {
         let local = local_addresses(TABLE);
-        let relation = |client: &str, server: &str| {
-            Relation::of(client.parse().unwrap(), server.parse().unwrap(), &local)
-        };
-        assert_eq!(relation("10.9.9.9:1", "10.77.1.1:2"), Relation::Incoming);
-        assert_eq!(relation("10.77.1.1:1", "10.77.1.2:2"), Relation::Outgoing);
-        assert_eq!(relation("10.9.9.9:1", "10.77.1.2:2"), Relation::Through);
-        assert_eq!(relation("127.0.0.1:1", "127.0.0.1:2"), Relation::Incoming);
+        for (client, server, received, sent) in [
+            (
+                "10.9.9.9:1",
+                "10.77.1.1:2",
+                Relation::Incoming,
+                Relation::Incoming,
+            ),
+            (
+                "10.77.1.1:1",
+                "10.77.1.2:2",
+                Relation::Outgoing,
+                Relation::Outgoing,
+            ),
+            (
+                "10.9.9.9:1",
+                "10.77.1.2:2",
+                Relation::ThroughReceived,
+                Relation::ThroughSent,
+            ),
+            (
+                "127.0.0.1:1",
+                "127.0.0.1:2",
+                Relation::Incoming,
+                Relation::Incoming,
+            ),
+        ] {
+            let (client, server) = (client.parse().unwrap(), server.parse().unwrap());
+            for (way, relation) in [(true, received), (false, sent)] {
+                assert_eq!(Relation::of(client, server, way, &local), relation);
+            }
+        }
     }
 }

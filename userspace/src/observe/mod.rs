@@ -6,7 +6,7 @@
 //! # Words
 //! A *peer* is the server of a connection, by address and port. Peers are compared within a *group*: those with the
 //! same port and the same [`Relation`] to this host, as a service's replicas have. What a gateway or proxy receives is
-//! thus not mixed with what it sends on.
+//! thus not mixed with what it sends on, also where it only rewrites addresses.
 //!
 //! # Before and since
 //! Ids tell how many streams a connection opened since it was born; rates, shares and the verdict are about the time

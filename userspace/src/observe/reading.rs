@@ -37,6 +37,8 @@ pub struct FlowReading {
     pub certain: bool,
     /// What it carries.
     pub carries: Carries,
+    /// The client's packets were first seen as they came in, not as they went out.
+    pub received: bool,
     /// The handshake was seen.
     pub opened: bool,
     /// It has ended.

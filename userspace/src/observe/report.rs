@@ -200,7 +200,7 @@ impl Tally {
     fn group_of(&self, connection: &Connection) -> (Relation, u16) {
         let id = connection.now.id;
         (
-            Relation::of(id.client, id.server, &self.local),
+            Relation::of(id.client, id.server, connection.now.received, &self.local),
             id.server.port(),
         )
     }

@@ -19,6 +19,7 @@ pub(super) fn flow(client: &str, server: &str, streams: u64) -> FlowReading {
         },
         certain: true,
         carries: Carries::Http2,
+        received: true,
         opened: true,
         closed: false,
         streams,
@@ -138,6 +139,34 @@ fn what_comes_in_is_not_mixed_with_what_goes_out() {
     assert_eq!(
         groups,
         [(Relation::Outgoing, 2, 1000), (Relation::Incoming, 1, 1000)]
+    );
+}
+
+#[test]
+fn both_legs_of_a_connection_that_a_gateway_rewrites_are_not_compared() {
+    let to_service = |port| flow(&format!("10.0.9.9:{port}"), "10.0.8.1:80", 500);
+    let to_backend = |port, backend| FlowReading {
+        received: false,
+        ..flow(&format!("10.0.9.9:{port}"), backend, 500)
+    };
+    let flows = vec![
+        to_service(1),
+        to_backend(1, "10.0.1.1:80"),
+        to_service(2),
+        to_backend(2, "10.0.1.2:80"),
+    ];
+    let report = report(flows, SCOPE);
+    let groups: Vec<_> = report
+        .groups
+        .iter()
+        .map(|group| (group.relation, group.streams, group.hot_factor))
+        .collect();
+    assert_eq!(
+        groups,
+        [
+            (Relation::ThroughReceived, 1000, Some(1.0)),
+            (Relation::ThroughSent, 1000, Some(1.0))
+        ]
     );
 }
 
