@@ -16,7 +16,7 @@ use super::output::{Paint, print_json, print_json_line};
 use super::units::parse_duration;
 use crate::datapath::TcAttach;
 use crate::datapath::watch::{Started, Watch, Watching};
-use crate::observe::{Report, Scope, Tally, local_addresses};
+use crate::observe::{Named, Report, Scope, Tally, local_addresses};
 
 /// How often the kernel's tables are read and the terminal is refreshed.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -41,6 +41,8 @@ segment around a loss are counted, but not timed.";
   evenkeel observe eth0                          whatever passes, until Ctrl-C
   evenkeel observe eth0 --port 50051 --for 30s   the gRPC service on 50051, for half a minute
   evenkeel observe b1 b2 b3                      a gateway's interfaces, as one
+  evenkeel observe lo --group 127.0.0.1:50051,127.0.0.1:50052
+                                                 replicas on ports of their own
   evenkeel observe eth0 --json --for 10s         for scripts")]
 pub(super) struct Args {
     /// Interfaces to watch, both directions; a packet that passes two of them counts once.
@@ -58,6 +60,10 @@ pub(super) struct Args {
     /// How many peers there are in each group, where that is more than this host sees.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     peers: Option<u16>,
+    /// Peers of one service, which are then compared with each other and with nobody else; may be given several times. By
+    /// default those with one port are. One named with its port gets nothing if it is not seen.
+    #[arg(long = "group", value_name = "ADDR[:PORT],...")]
+    groups: Vec<Named>,
     /// How many connections to list in each group.
     #[arg(long, value_name = "N", default_value_t = 10)]
     top: usize,
@@ -170,6 +176,7 @@ impl Session<'_> {
         let scope = Scope {
             top: self.args.top,
             peers: self.args.peers.map(usize::from),
+            named: &self.args.groups,
         };
         Report::new(&self.tally, scope)
     }

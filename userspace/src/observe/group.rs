@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use super::report::{ConnectionReport, GroupReport, PeerReport, Scope};
+use super::report::{ConnectionReport, GroupReport, Key, PeerReport, Scope};
 use super::tally::{Connection, Forgotten, Peer};
-use super::{Histogram, Relation, Tally, verdict};
+use super::{Histogram, Named, Tally, verdict};
 use crate::pinning::bound::bound;
 use crate::pinning::skew::{self, Load};
 
@@ -23,13 +23,14 @@ pub(super) struct Group<'a> {
 
 impl Group<'_> {
     /// Takes them.
-    pub(super) fn report(
-        mut self,
-        tally: &Tally,
-        scope: Scope,
-        relation: Relation,
-        port: u16,
-    ) -> GroupReport {
+    pub(super) fn report(mut self, tally: &Tally, scope: Scope<'_>, key: Key) -> GroupReport {
+        let (relation, port, named) = match key {
+            Key::Port(relation, port) => (Some(relation), Some(port), None),
+            Key::Named(index) => (None, None, scope.named.get(index)),
+        };
+        // One that was named and is not seen gets nothing.
+        self.servers
+            .extend(named.into_iter().flat_map(Named::servers));
         self.connections.sort_by_key(|connection| {
             (std::cmp::Reverse(connection.now.streams), connection.now.id)
         });
@@ -64,6 +65,7 @@ impl Group<'_> {
         let mut report = GroupReport {
             relation,
             port,
+            named: named.map(ToString::to_string),
             peer_count,
             connections: self.connections.len() as u64 + forgotten.connections,
             streams,

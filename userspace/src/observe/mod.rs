@@ -6,7 +6,8 @@
 //! # Words
 //! A *peer* is the server of a connection, by address and port. Peers are compared within a *group*: those with the
 //! same port and the same [`Relation`] to this host, as a service's replicas have. What a gateway or proxy receives is
-//! thus not mixed with what it sends on, also where it only rewrites addresses.
+//! thus not mixed with what it sends on, also where it only rewrites addresses. Peers that were [`Named`] are a group of
+//! their own, whatever their ports and whatever they have to do with this host.
 //!
 //! # Before and since
 //! Ids tell how many streams a connection opened since it was born; rates, shares and the verdict are about the time
@@ -15,6 +16,7 @@
 mod group;
 mod histogram;
 mod local;
+mod named;
 mod reading;
 mod report;
 mod tally;
@@ -25,6 +27,7 @@ mod tests;
 
 pub use histogram::{Histogram, Latency};
 pub use local::{Relation, local_addresses};
+pub use named::Named;
 pub use reading::{Carries, FlowId, FlowReading, PeerReading, Reading};
 pub use report::{ConnectionReport, Event, GroupReport, OtherTraffic, PeerReport, Report, Scope};
 pub use tally::Tally;

@@ -6,15 +6,26 @@ use serde::{Deserialize, Serialize};
 
 use super::group::Group;
 use super::tally::Connection;
-use super::{Carries, Latency, Relation, Tally, verdict};
+use super::{Carries, Latency, Named, Relation, Tally, verdict};
 
 /// How the report is to be taken.
 #[derive(Clone, Copy, Debug)]
-pub struct Scope {
+pub struct Scope<'a> {
     /// Heaviest connections to list in each group.
     pub top: usize,
     /// How many peers a group really has, where more is known than what was seen.
     pub peers: Option<usize>,
+    /// Peers that are groups of their own.
+    pub named: &'a [Named],
+}
+
+/// What the peers of a group have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Key {
+    /// They were named: index in [`Scope::named`].
+    Named(usize),
+    /// Their port, and what their connections have to do with this host.
+    Port(Relation, u16),
 }
 
 /// What was observed.
@@ -22,7 +33,7 @@ pub struct Scope {
 pub struct Report {
     /// Seconds of observation.
     pub seconds: f64,
-    /// Peers of one port, busiest group first.
+    /// Peers that are compared, busiest group first.
     pub groups: Vec<GroupReport>,
     /// Connections without clear-text HTTP/2.
     pub other: OtherTraffic,
@@ -52,13 +63,15 @@ pub struct OtherTraffic {
     pub unknown: u64,
 }
 
-/// Peers of one port.
+/// Peers that are compared.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GroupReport {
-    /// What its connections have to do with this host.
-    pub relation: Relation,
-    /// The peers' port.
-    pub port: u16,
+    /// What its connections have to do with this host; absent of peers that were named.
+    pub relation: Option<Relation>,
+    /// The peers' port; absent of peers that were named.
+    pub port: Option<u16>,
+    /// The peers as they were named, if they were.
+    pub named: Option<String>,
     /// Peers that the figures are about: those seen, or as many as were said to be.
     pub peer_count: usize,
     /// HTTP/2 connections seen.
@@ -147,17 +160,28 @@ pub struct ConnectionReport {
     pub bytes_from: u64,
 }
 
+impl GroupReport {
+    /// What the peers have in common, in words.
+    #[must_use]
+    pub fn title(&self) -> String {
+        match (&self.named, self.port) {
+            (Some(named), _) => format!("group {named}"),
+            (None, port) => format!("port {}", port.unwrap_or(0)),
+        }
+    }
+}
+
 impl Report {
     /// Takes the figures.
     #[must_use]
-    pub fn new(tally: &Tally, scope: Scope) -> Self {
-        let mut groups: BTreeMap<(Relation, u16), Group<'_>> = BTreeMap::new();
+    pub fn new(tally: &Tally, scope: Scope<'_>) -> Self {
+        let mut groups: BTreeMap<Key, Group<'_>> = BTreeMap::new();
         let mut other = OtherTraffic::default();
         let mut quiet = Vec::new();
         for connection in tally.connections.values() {
             match connection.now.carries {
                 Carries::Http2 => {
-                    let group = groups.entry(tally.group_of(connection)).or_default();
+                    let group = groups.entry(tally.group_of(connection, scope)).or_default();
                     group.servers.insert(connection.now.id.server);
                     group.connections.push(connection);
                 }
@@ -168,7 +192,7 @@ impl Report {
         }
         // A connection that carried nothing may still lead to an idle peer of a group.
         for connection in quiet {
-            match groups.get_mut(&tally.group_of(connection)) {
+            match groups.get_mut(&tally.group_of(connection, scope)) {
                 Some(group) if connection.now.certain => {
                     group.servers.insert(connection.now.id.server);
                 }
@@ -177,9 +201,10 @@ impl Report {
         }
         let mut groups: Vec<GroupReport> = groups
             .into_iter()
-            .map(|((relation, port), group)| group.report(tally, scope, relation, port))
+            .map(|(key, group)| group.report(tally, scope, key))
             .collect();
-        groups.sort_by_key(|group| (std::cmp::Reverse(group.streams), group.relation, group.port));
+        // Groups with as many streams stay in the order of their keys.
+        groups.sort_by_key(|group| std::cmp::Reverse(group.streams));
         let events = tally.events.iter().filter(|(_, count)| *count > 0);
         Self {
             seconds: tally.elapsed.as_secs_f64(),
@@ -197,9 +222,12 @@ impl Report {
 }
 
 impl Tally {
-    fn group_of(&self, connection: &Connection) -> (Relation, u16) {
+    fn group_of(&self, connection: &Connection, scope: Scope<'_>) -> Key {
         let id = connection.now.id;
-        (
+        if let Some(named) = scope.named.iter().position(|named| named.has(id.server)) {
+            return Key::Named(named);
+        }
+        Key::Port(
             Relation::of(id.client, id.server, connection.now.received, &self.local),
             id.server.port(),
         )

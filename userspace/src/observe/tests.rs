@@ -5,9 +5,10 @@ use super::{
     Carries, FlowId, FlowReading, Histogram, PeerReading, Reading, Relation, Report, Scope, Tally,
 };
 
-const SCOPE: Scope = Scope {
+const SCOPE: Scope<'_> = Scope {
     top: 3,
     peers: None,
+    named: &[],
 };
 
 pub(super) fn flow(client: &str, server: &str, streams: u64) -> FlowReading {
@@ -30,7 +31,7 @@ pub(super) fn flow(client: &str, server: &str, streams: u64) -> FlowReading {
     }
 }
 
-fn report(flows: Vec<FlowReading>, scope: Scope) -> Report {
+fn report(flows: Vec<FlowReading>, scope: Scope<'_>) -> Report {
     let mut tally = Tally::new(BTreeSet::from(["10.0.0.1".parse().unwrap()]));
     let reading = Reading {
         flows,
@@ -138,7 +139,10 @@ fn what_comes_in_is_not_mixed_with_what_goes_out() {
         .collect();
     assert_eq!(
         groups,
-        [(Relation::Outgoing, 2, 1000), (Relation::Incoming, 1, 1000)]
+        [
+            (Some(Relation::Outgoing), 2, 1000),
+            (Some(Relation::Incoming), 1, 1000)
+        ]
     );
 }
 
@@ -164,8 +168,48 @@ fn both_legs_of_a_connection_that_a_gateway_rewrites_are_not_compared() {
     assert_eq!(
         groups,
         [
-            (Relation::ThroughReceived, 1000, Some(1.0)),
-            (Relation::ThroughSent, 1000, Some(1.0))
+            (Some(Relation::ThroughReceived), 1000, Some(1.0)),
+            (Some(Relation::ThroughSent), 1000, Some(1.0))
+        ]
+    );
+}
+
+#[test]
+fn named_peers_are_compared_whatever_their_ports_and_with_nobody_else() {
+    let named = [
+        "127.0.0.1:50051,127.0.0.1:50052,127.0.0.1:50053"
+            .parse()
+            .unwrap(),
+        "10.0.1.1,10.0.1.2".parse().unwrap(),
+    ];
+    let flows = vec![
+        flow("127.0.0.1:1", "127.0.0.1:50051", 300),
+        flow("127.0.0.1:2", "127.0.0.1:50052", 300),
+        flow("10.0.0.1:3", "10.0.1.1:80", 200),
+        flow("10.0.0.1:4", "10.0.1.2:80", 200),
+        flow("10.0.0.1:5", "10.0.1.3:80", 100),
+    ];
+    let scope = Scope {
+        named: &named,
+        ..SCOPE
+    };
+    let report = report(flows, scope);
+    let groups: Vec<_> = report
+        .groups
+        .iter()
+        .map(|group| (group.title(), group.streams, group.hot_factor))
+        .collect();
+    assert_eq!(
+        groups,
+        [
+            // The third was named, and is not seen.
+            (
+                "group 127.0.0.1:50051,127.0.0.1:50052,127.0.0.1:50053".to_owned(),
+                600,
+                Some(1.5)
+            ),
+            ("group 10.0.1.1,10.0.1.2".to_owned(), 400, Some(1.0)),
+            ("port 80".to_owned(), 100, Some(1.0)),
         ]
     );
 }

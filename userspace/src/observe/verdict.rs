@@ -42,7 +42,7 @@ pub(super) fn of(group: &GroupReport) -> String {
     let (Some(hot), Some(lower), Some(achievable)) =
         (group.hot_factor, group.l4_lower_bound, group.l4_achievable)
     else {
-        return format!("No RPC was seen to port {}.", group.port);
+        return format!("No RPC was seen to {}.", group.title());
     };
     let busiest = group.peers.first().map_or("", |peer| &peer.address);
     if group.peer_count < 2 {

@@ -69,10 +69,11 @@ fn body(report: &Report, paint: Paint) -> String {
 }
 
 fn render_group(group: &GroupReport, paint: Paint) -> String {
+    let relation = group.relation.map(|relation| relation.to_string());
     let mut text = format!(
         "{}  {}\n{}\n",
-        paint.bold(&format!("port {}", group.port)),
-        paint.dim(&group.relation.to_string()),
+        paint.bold(&group.title()),
+        paint.dim(&relation.unwrap_or_default()),
         headline(group, paint)
     );
     text.push_str(&peers(group).render("  ", paint));
