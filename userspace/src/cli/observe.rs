@@ -24,8 +24,9 @@ const REFRESH: Duration = Duration::from_secs(1);
 /// What `evenkeel observe --help` and its manual page say.
 pub(super) const ABOUT: &str = "Watch an interface of any host and show which TCP connections carry HTTP/2, how many streams each \
 opened, to which peer, how long answers took, and how unevenly the peers are used. Nothing is changed: packets are only \
-looked at, and nothing stays behind when the command ends, however it ends (on kernels before 6.6 a SIGKILL leaves idle \
-programs, which the next run removes).
+looked at, and nothing stays behind when the command ends, however it ends. (On kernels before 6.6 its clsact qdisc stays, \
+and a SIGKILL leaves idle programs, which the next run removes; a second observer of an interface takes the place of the \
+first.)
 
 On a terminal the figures are refreshed every second; the end (Ctrl-C, SIGTERM or --for) prints the final report with \
 the verdict. Figures and verdict are about the time of observation; what connections opened before is shown beside.
