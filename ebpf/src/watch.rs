@@ -235,11 +235,15 @@ pub enum WatchEvent {
     Untimed = 5,
     /// A segment was not read, as another processor was busy with the same direction for too long.
     Contended = 6,
+    /// A TCP packet over IPv6, which is not looked at.
+    Ipv6 = 7,
+    /// A TCP packet with a VLAN tag, likewise: the VLAN's own interface shows it without.
+    Tagged = 8,
 }
 
 impl WatchEvent {
     /// Number of entries.
-    pub const COUNT: u32 = 7;
+    pub const COUNT: u32 = 9;
     /// Names in order of the value.
     pub const NAMES: [&'static str; Self::COUNT as usize] = [
         "flows_full",
@@ -249,6 +253,8 @@ impl WatchEvent {
         "bound",
         "untimed",
         "contended",
+        "ipv6",
+        "tagged",
     ];
 }
 

@@ -6,12 +6,13 @@
 //! 4. The frames in the payload: streams that open and end, or the walker if the boundaries are not known.
 //! 5. What the client opened is added to the peer's figures, once it is known who the client is.
 
-use aya_ebpf::bindings::BPF_ANY;
+use aya_ebpf::bindings::{__sk_buff, BPF_ANY};
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
+use aya_ebpf::programs::TcContext;
 use evenkeel_ebpf::abi::{Tuple, http2_phase as phase};
 use evenkeel_ebpf::exchange;
 use evenkeel_ebpf::http2::{self, Segment, streams as streams_up_to};
-use evenkeel_ebpf::packet::{Packet, Parsed, parse, tcp};
+use evenkeel_ebpf::packet::{Bytes, Packet, Parsed, parse, tcp};
 use evenkeel_ebpf::watch::{
     Half, NO_PEER, PeerKey, WatchEvent, Watched, baseline, canonical, client, closed,
 };
@@ -21,6 +22,17 @@ use crate::frames;
 use crate::maps::{W_DRAFT, W_FLOWS, W_PORTS, W_SETTINGS, event};
 use crate::skb::Skb;
 use crate::streams;
+
+/// Where an Ethernet frame says what it carries, ...
+const ETHERTYPE: u32 = 12;
+/// ... what it says of IPv6 ...
+const IPV6: [u8; 2] = [0x86, 0xdd];
+/// ... and where that says what comes next (RFC 8200 section 3) ...
+const IPV6_NEXT_HEADER: u32 = 14 + 6;
+/// ... that this is TCP ...
+const TCP: u8 = 6;
+/// ... which begins with its ports.
+const IPV6_PORTS: u32 = 14 + 40;
 
 /// Which hook.
 #[derive(Clone, Copy)]
@@ -32,15 +44,18 @@ pub enum Way {
 /// Takes a packet into account.
 #[inline(always)]
 pub fn watch(skb: &Skb, way: Way) {
-    if skb.is_tagged() {
-        return;
-    }
     let Parsed::Tcp(packet) = parse(skb, skb.length()) else {
+        ek_watch_other(skb.0.skb.skb);
         return;
     };
     // A bare acknowledgement tells nothing; not looking its connection up saves a tenth of the whole cost.
     let tells = packet.payload_length != 0 || packet.flags & (tcp::SYN | tcp::FIN | tcp::RST) != 0;
-    if !packet.sound || !tells || !is_observed(&packet.tuple) {
+    let (source, destination) = (packet.tuple.source_port, packet.tuple.destination_port);
+    if !packet.sound || !tells || !is_observed(source, destination) {
+        return;
+    }
+    if skb.is_tagged() {
+        event(WatchEvent::Tagged);
         return;
     }
     let (key, forward) = canonical(&packet.tuple);
@@ -66,6 +81,29 @@ pub fn watch(skb: &Skb, way: Way) {
     }
 }
 
+/// Counts what would be observed if it were not IPv6. Returns nothing; a global function has to return something.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ek_watch_other(context: *mut __sk_buff) -> u32 {
+    let skb = Skb(TcContext::new(context));
+    // One `let` each: a comparison with `Some` reads what a failed load left undefined, which the verifier refuses.
+    let Some(ethertype) = skb.load(ETHERTYPE) else {
+        return 0;
+    };
+    // Extension headers before TCP are as good as never seen.
+    let Some([next_header]) = skb.load(IPV6_NEXT_HEADER) else {
+        return 0;
+    };
+    let Some([a, b, c, d]) = skb.load(IPV6_PORTS) else {
+        return 0;
+    };
+    let (source, destination) = (u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d]));
+    if ethertype == IPV6 && next_header == TCP && is_observed(source, destination) {
+        event(WatchEvent::Ipv6);
+    }
+    0
+}
+
 /// The half of the packet's direction.
 #[inline(always)]
 pub fn sent(flow: &mut Watched, forward: bool) -> &mut Half {
@@ -78,8 +116,8 @@ pub fn sent(flow: &mut Watched, forward: bool) -> &mut Half {
 
 /// Whether one of the ports is to be observed.
 #[inline(always)]
-fn is_observed(tuple: &Tuple) -> bool {
-    !are_ports_given() || is_given(tuple.source_port) || is_given(tuple.destination_port)
+fn is_observed(source: u16, destination: u16) -> bool {
+    !are_ports_given() || is_given(source) || is_given(destination)
 }
 
 #[inline(always)]

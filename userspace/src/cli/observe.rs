@@ -31,7 +31,8 @@ first.)
 On a terminal the figures are refreshed every second; the end (Ctrl-C, SIGTERM or --for) prints the final report with \
 the verdict. Figures and verdict are about the time of observation; what connections opened before is shown beside.
 
-Seen are Ethernet interfaces and loopback, TCP over IPv4, HTTP/2 in clear text. TLS is reported as opaque. Packets that \
+Seen are Ethernet interfaces and loopback, TCP over IPv4, HTTP/2 in clear text. TLS is reported as opaque; TCP over IPv6 \
+and with VLAN tags is only counted, in the events (observe the VLAN's own interface instead). Packets that \
 an XDP program takes never come this far. Latency is from the request's HEADERS to the END_STREAM of its answer, as this \
 interface sees them: at a client it has the network in it, at a server it has not. Streams that opened or ended in a \
 segment around a loss are counted, but not timed.";

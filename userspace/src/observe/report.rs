@@ -37,13 +37,13 @@ pub struct Report {
     pub groups: Vec<GroupReport>,
     /// Connections without clear-text HTTP/2.
     pub other: OtherTraffic,
-    /// What went wrong in the kernel's tables, where anything did.
+    /// What went wrong in the kernel, or was not looked at there, where anything was.
     pub events: Vec<Event>,
     /// The answer, in words.
     pub verdict: String,
 }
 
-/// Something that went wrong, and how often.
+/// Something that went wrong or was not looked at, and how often.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     /// Name.
@@ -206,17 +206,18 @@ impl Report {
         // Groups with as many streams stay in the order of their keys.
         groups.sort_by_key(|group| std::cmp::Reverse(group.streams));
         let events = tally.events.iter().filter(|(_, count)| *count > 0);
+        let events: Vec<Event> = events
+            .map(|(name, count)| Event {
+                name: (*name).to_owned(),
+                count: *count,
+            })
+            .collect();
         Self {
             seconds: tally.elapsed.as_secs_f64(),
-            verdict: verdict::overall(&groups, other),
+            verdict: verdict::overall(&groups, other, &events),
             groups,
             other,
-            events: events
-                .map(|(name, count)| Event {
-                    name: (*name).to_owned(),
-                    count: *count,
-                })
-                .collect(),
+            events,
         }
     }
 }

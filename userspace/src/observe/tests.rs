@@ -262,6 +262,34 @@ fn other_traffic_counts_no_streams_and_is_named() {
 }
 
 #[test]
+fn what_was_not_looked_at_is_told_where_nothing_else_was_seen() {
+    let verdict = |flows, events| {
+        let mut tally = Tally::new(BTreeSet::new());
+        let reading = Reading {
+            flows,
+            events,
+            ..Reading::default()
+        };
+        tally.add(reading, Duration::from_secs(1));
+        Report::new(&tally, SCOPE).verdict
+    };
+    let events = || vec![("ipv6", 12), ("tagged", 3)];
+    let nothing = verdict(Vec::new(), events());
+    assert_eq!(
+        nothing,
+        "No RPC was seen, and no TCP connection that is looked at; TCP packets not looked at: 12 over IPv6, 3 with a \
+         VLAN tag (observe the VLAN's own interface)."
+    );
+    let mut tls = flow("10.0.0.1:1", "10.0.1.1:443", 0);
+    tls.carries = Carries::Tls;
+    let besides = verdict(vec![tls], vec![("ipv6", 12), ("tagged", 0)]);
+    assert!(
+        besides.contains("1 with TLS, which is opaque; TCP packets not looked at: 12 over IPv6."),
+        "{besides}"
+    );
+}
+
+#[test]
 fn streams_of_connections_between_readings_count_for_their_peer() {
     let mut tally = Tally::new(BTreeSet::new());
     let server = "10.0.1.1:80".parse().unwrap();

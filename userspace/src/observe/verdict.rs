@@ -1,6 +1,6 @@
 //! The answer in a sentence, with its evidence.
 
-use super::{GroupReport, OtherTraffic};
+use super::{Event, GroupReport, OtherTraffic};
 
 /// Up to this hot factor peers are level.
 const LEVEL: f64 = 1.1;
@@ -8,7 +8,7 @@ const LEVEL: f64 = 1.1;
 const PINNED: f64 = 1.5;
 
 /// The answer for all groups: the busiest one's, or what there was instead of streams.
-pub(super) fn overall(groups: &[GroupReport], other: OtherTraffic) -> String {
+pub(super) fn overall(groups: &[GroupReport], other: OtherTraffic, events: &[Event]) -> String {
     if let Some(busiest) = groups.iter().find(|group| group.streams > 0) {
         return busiest.verdict.clone();
     }
@@ -31,10 +31,37 @@ pub(super) fn overall(groups: &[GroupReport], other: OtherTraffic) -> String {
     if idle > 0 {
         seen.insert(0, format!("{idle} with HTTP/2 that opened no stream"));
     }
-    if seen.is_empty() {
+    let passed_over = passed_over(events);
+    if !seen.is_empty() {
+        return format!(
+            "No RPC was seen; connections: {}{passed_over}.",
+            seen.join(", ")
+        );
+    }
+    if passed_over.is_empty() {
         return "No RPC was seen: no TCP connection was.".to_owned();
     }
-    format!("No RPC was seen; connections: {}.", seen.join(", "))
+    format!("No RPC was seen, and no TCP connection that is looked at{passed_over}.")
+}
+
+/// What may have carried RPCs and was not looked at.
+fn passed_over(events: &[Event]) -> String {
+    let kinds = [
+        ("ipv6", "over IPv6"),
+        (
+            "tagged",
+            "with a VLAN tag (observe the VLAN's own interface)",
+        ),
+    ];
+    let counts = kinds.iter().filter_map(|(name, what)| {
+        let event = events.iter().find(|event| event.name == *name)?;
+        Some(format!("{} {what}", event.count))
+    });
+    let counts: Vec<String> = counts.collect();
+    if counts.is_empty() {
+        return String::new();
+    }
+    format!("; TCP packets not looked at: {}", counts.join(", "))
 }
 
 /// The answer for one group.

@@ -161,6 +161,30 @@ fn it_sees_what_a_balancer_on_the_same_interface_redirects_and_changes_nothing()
 }
 
 #[test]
+fn tcp_over_ipv6_is_said_not_to_be_looked_at() {
+    let lab = Lab::new();
+    run("ip", &["addr", "add", "fd77::1/64", "dev", "ekd0", "nodad"]);
+    let observer = Observer::start(&["--json"]);
+    let elsewhere = Observer::start(&["--json", "--port", "1"]);
+    let tried = lab.at_peer(|| {
+        run("ip", &["addr", "add", "fd77::2/64", "dev", "ekd1", "nodad"]);
+        // Nobody listens: the answer is a reset, which is TCP over IPv6 as well.
+        std::net::TcpStream::connect("[fd77::1]:50051").is_err()
+    });
+    assert!(tried.join().expect("the peer tries"), "nobody listens");
+    let printed = elsewhere.stop();
+    assert!(
+        printed.contains("No RPC was seen: no TCP connection was."),
+        "{printed}"
+    );
+    let printed = observer.stop();
+    assert!(
+        printed.contains("TCP packets not looked at: 2 over IPv6."),
+        "{printed}"
+    );
+}
+
+#[test]
 fn an_unknown_interface_is_answered_with_those_that_exist() {
     let _lab = Lab::new();
     let output = Command::new(EVENKEEL)
