@@ -239,11 +239,13 @@ pub enum WatchEvent {
     Ipv6 = 7,
     /// A TCP packet with a VLAN tag, likewise: the VLAN's own interface shows it without.
     Tagged = 8,
+    /// A stream's slot was taken over, as it had not ended for longer than [`ABANDONED`]: it has no latency.
+    Abandoned = 9,
 }
 
 impl WatchEvent {
     /// Number of entries.
-    pub const COUNT: u32 = 9;
+    pub const COUNT: u32 = 10;
     /// Names in order of the value.
     pub const NAMES: [&'static str; Self::COUNT as usize] = [
         "flows_full",
@@ -255,6 +257,7 @@ impl WatchEvent {
         "contended",
         "ipv6",
         "tagged",
+        "streams_abandoned",
     ];
 }
 

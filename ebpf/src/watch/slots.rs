@@ -2,7 +2,8 @@
 
 /// Streams whose beginning is remembered at once; a power of two.
 pub const MAX_STREAMS: u32 = 1 << 18;
-/// A stream that began longer ago (ns) was forgotten by its flow; its slot is taken over without being counted as lost.
+/// A stream that began longer ago (ns) was likely forgotten by its flow: an answer whose end was not seen. Its slot is taken
+/// over if no other is free.
 pub const ABANDONED: u64 = 1 << 36;
 
 /// A stream that was opened and not yet answered. 16 bytes.

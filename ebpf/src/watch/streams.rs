@@ -30,15 +30,15 @@ pub fn begin(tag: u32, id: u32, now: u64) {
     let Some(slot) = slots.get_mut(own(tag, id)) else {
         return;
     };
-    if slot.key == 0 || now.wrapping_sub(slot.begun) > ABANDONED {
+    if slot.key == 0 {
         *slot = StreamSlot { begun: now, key };
     } else {
         ek_watch_crowd(tag, id, now);
     }
 }
 
-/// Finds a slot for a stream that cannot have its own: a free one, else one that was abandoned, else somebody's. Returns
-/// nothing; a global function has to return something.
+/// Finds a slot for a stream that cannot have its own: a free one, else one that was abandoned, else somebody's. A stream
+/// that takes its time is thus kept as long as there is room. Returns nothing; a global function has to return something.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn ek_watch_crowd(tag: u32, id: u32, now: u64) -> u32 {
@@ -57,6 +57,7 @@ pub extern "C" fn ek_watch_crowd(tag: u32, id: u32, now: u64) -> u32 {
     }
     for slot in slots.iter_mut() {
         if now.wrapping_sub(slot.begun) > ABANDONED {
+            event(WatchEvent::Abandoned);
             *slot = new;
             return 0;
         }
