@@ -52,6 +52,33 @@ pub fn answers(sequence: u32) -> Http2 {
     }
 }
 
+/// Moves a server's direction on to `to`, over answers that are no frames: the first frame is taken to start there.
+#[inline(always)]
+pub fn skip(state: &mut Http2, to: u32) {
+    let ahead = to.wrapping_sub(state.next) as i32 > 0;
+    if state.phase == phase::SYNCHRONISED && ahead {
+        state.next = to;
+        state.partial_length = 0;
+    }
+}
+
+/// Leaves a direction to the walker's search from `at` on, if what comes before was passed over. Else it would wait, as
+/// after a loss, for bytes that nobody sends again, and nothing would be timed until then.
+#[inline(always)]
+pub fn forsake(state: &mut Http2, at: u32) {
+    let known = state.next.wrapping_add(u32::from(state.partial_length));
+    let missing = at.wrapping_sub(known) as i32 > 0;
+    if state.phase == phase::SYNCHRONISED && state.flags & flag::HOLE == 0 && missing {
+        state.phase = phase::SEARCHING;
+        state.score = 0;
+        state.misses = 0;
+        // Not a hole to be filled; the limit for ids is reckoned from here.
+        state.hole = state.next;
+        state.next = at;
+        state.partial_length = 0;
+    }
+}
+
 /// A side of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]

@@ -111,8 +111,10 @@ pub struct Half {
     pub closed: u8,
     /// One of [`baseline`].
     pub baseline: u8,
+    /// Non-zero: a segment was passed over since the last one that was read.
+    pub missed: u8,
     /// Zero.
-    pub reserved: [u8; 6],
+    pub reserved: [u8; 5],
 }
 
 /// Value of `W_FLOWS`, by [`canonical`] tuple. 224 bytes.

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use anyhow::{Result, ensure};
-use evenkeel_tests::{Process, Setup, Stage, eventually, occurrences};
+use evenkeel_tests::{Observer, Process, Setup, Stage, eventually, occurrences};
 use xtask::shell;
 
 /// Requests of nghttp in one connection.
@@ -76,6 +76,20 @@ fn streams_after_an_upgrade_to_h2c_are_counted_with_the_first() -> Result<()> {
     )?;
     let counts = stage.counts()?;
     ensure!(counts.service == seen, "{seen} requests: {counts:?}");
+    Ok(())
+}
+
+#[test]
+fn answers_after_an_upgrade_to_h2c_are_timed_by_an_observer() -> Result<()> {
+    let (stage, _proxy, _echo) = upgrading()?;
+    let observer = Observer::start(&stage, stage.lab.client(), &["eth0"])?;
+    shell::capture(&mut nghttp(&stage, &["--no-dep", "--upgrade"]))?;
+    let report = observer.finish()?;
+    let peer = &report["groups"][0]["peers"][0];
+    ensure!(peer["streams"].as_u64() >= Some(REQUESTS), "{report}");
+    // Not the request that asked, which is no frame, nor what comes in one segment with the preface.
+    let timed = peer["latency"]["count"].as_u64();
+    ensure!(timed >= Some(REQUESTS / 2), "{report}");
     Ok(())
 }
 

@@ -113,6 +113,43 @@ fn what_was_sent_before_is_told_once() {
 }
 
 #[test]
+fn answers_behind_what_was_not_read_are_told_and_none_is_again() {
+    // What an upgrade to h2c is answered with, before the frames begin.
+    let (_, server) = exchange(2, 40);
+    let switching = b"HTTP/1.1 101 Switching Protocols\r\n\r\n".len() as u32;
+    let mut state = answers(99);
+    super::skip(&mut state, 100 + switching);
+    super::skip(&mut state, 100);
+    let (told, in_step) = read(&mut state, 100 + switching, &server, &[], Side::Server);
+    assert_eq!(
+        (told, in_step),
+        ([1, 3].map(Change::Ends).to_vec(), true),
+        "a segment that comes late moves nothing back"
+    );
+}
+
+#[test]
+fn what_was_passed_over_is_not_waited_for() {
+    let (client, _) = exchange(12, 20);
+    let request = (client.len() - PREFACE.len() - 9) / 12;
+    let cut = |index: usize| client.len() - (12 - index) * request;
+    let mut state = http2::opened(0);
+    read(&mut state, 1, &client[..cut(4)], &[], Side::Client);
+    let at = 1 + cut(5) as u32;
+    super::forsake(&mut state, at);
+    let cuts: Vec<usize> = (1..7).map(|index| index * request).collect();
+    let (told, _) = read(&mut state, at, &client[cut(5)..], &cuts, Side::Client);
+    assert!(
+        told.ends_with(&[Change::Opens(21), Change::Opens(23)]),
+        "{told:?}"
+    );
+    assert_eq!(streams(state.highest), 12);
+    let before = state;
+    super::forsake(&mut state, at);
+    assert_eq!(state, before, "nothing is missing");
+}
+
+#[test]
 fn a_gap_is_not_guessed_over() {
     let (_, server) = exchange(4, 30);
     let mut state = answers(0);

@@ -17,7 +17,7 @@ use evenkeel_ebpf::watch::{
     Half, NO_PEER, PeerKey, WatchEvent, Watched, baseline, canonical, client, closed,
 };
 
-use crate::atomic::exchange;
+use crate::atomic;
 use crate::frames;
 use crate::maps::{W_DRAFT, W_FLOWS, W_PORTS, W_SETTINGS, event};
 use crate::skb::Skb;
@@ -242,10 +242,8 @@ fn payload(skb: &Skb, flow: &mut Watched, packet: &Packet, key: &Tuple, forward:
     // What carries something else may still become HTTP/2 (an upgrade), but the client says so. With a peer it did; its
     // half is then left alone, as another processor writes there.
     let answer = known != client::UNKNOWN && !from_client;
-    if answer && flow.peer == NO_PEER && (other.phase == phase::TLS || other.phase == phase::OTHER)
-    {
-        return;
-    }
+    let pointless =
+        flow.peer == NO_PEER && (other.phase == phase::TLS || other.phase == phase::OTHER);
     let segment = Segment {
         offset: packet.payload,
         length: packet.payload_length,
@@ -254,15 +252,27 @@ fn payload(skb: &Skb, flow: &mut Watched, packet: &Packet, key: &Tuple, forward:
             .sequence
             .wrapping_add(u32::from(packet.flags & tcp::SYN != 0)),
     };
-    let busy = &raw mut sent(flow, forward).busy;
-    if take(busy) {
+    let half = sent(flow, forward);
+    let busy = &raw mut half.busy;
+    if !take(busy) {
+        half.missed = 1;
+        event(WatchEvent::Contended);
+        return;
+    }
+    if half.missed != 0 {
+        half.missed = 0;
+        exchange::forsake(&mut half.http2, segment.sequence);
+    }
+    if answer && pointless {
+        // After an upgrade the answers that follow begin where these end.
+        let end = segment.sequence.wrapping_add(segment.length);
+        exchange::skip(&mut half.http2, end);
+    } else {
         let first = frames::read(skb, flow, segment, forward);
         ek_watch_opened(flow, key, forward.into(), first);
-        // SAFETY: an aligned word of a live map value.
-        unsafe { exchange(busy, 0) };
-    } else {
-        event(WatchEvent::Contended);
     }
+    // SAFETY: an aligned word of a live map value.
+    unsafe { atomic::exchange(busy, 0) };
 }
 
 /// Takes a direction of a flow for this processor. The one that has it cannot be interrupted by us, and is done with a
@@ -272,7 +282,7 @@ fn take(busy: *mut u64) -> bool {
     const TRIES: u32 = 64;
     for _ in 0..TRIES {
         // SAFETY: an aligned word of a live map value.
-        if unsafe { exchange(busy, 1) } == 0 {
+        if unsafe { atomic::exchange(busy, 1) } == 0 {
             return true;
         }
     }
