@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use evenkeel_tests::{
-    Observer, Offloads, PORT, PROXY_PORT, Process, Setup, Stage, eventually, start_python, wait_for_listener,
+    Observer, Offloads, PORT, PROXY_PORT, Process, Setup, Stage, eventually, start_python,
+    wait_for_listener,
 };
 use serde_json::Value;
 use xtask::{shell, workspace};
