@@ -300,3 +300,40 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_page_on_configuration_has_every_key_with_its_default() {
+    let page = include_str!("../../docs/configuration.md");
+    let full: toml::Table = FULL.parse().expect("TOML");
+    let keys = full.iter().flat_map(|(_, section)| match section {
+        toml::Value::Array(sections) => sections[0].as_table().expect("a table").keys(),
+        section => section.as_table().expect("a table").keys(),
+    });
+    let unknown: Vec<&String> = keys
+        .filter(|key| *key != "workers" && !page.contains(&format!("\n| `{key}` |")))
+        .collect();
+    assert!(unknown.is_empty(), "not on the page: {unknown:?}");
+    let limits = serde_json::to_value(Limits::default()).expect("numbers");
+    for (key, default) in limits.as_object().expect("fields") {
+        let row = format!("\n| `{key}` | `{default}` |");
+        assert!(page.contains(&row), "not on the page: {row}");
+    }
+    let flows = Flows::default();
+    for (row, is) in [
+        ("| `max` | `1048576` |", flows.max == 1_048_576),
+        (
+            "| `closed_hold` | `\"1s\"` |",
+            flows.closed_hold.as_secs() == 1,
+        ),
+        (
+            "| `idle_timeout` | `\"124m\"` |",
+            flows.idle_timeout == Duration::from_mins(124),
+        ),
+        (
+            "| `transitory_timeout` | `\"4m\"` |",
+            flows.transitory_timeout == Duration::from_mins(4),
+        ),
+    ] {
+        assert!(page.contains(row) && is, "{row}");
+    }
+}
