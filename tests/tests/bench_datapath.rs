@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use evenkeel_tests::{Lab, Spec};
-use xtask::{build, setup::Route, shell, workspace};
+use xtask::{shell, workspace};
 
 #[test]
 fn every_size_is_measured_with_and_without_counting() -> Result<()> {
@@ -59,7 +59,7 @@ fn an_object_that_is_not_katrans_is_refused_by_what_it_lacks() -> Result<()> {
     bench
         .args(["bench-datapath", "--backend", &backend, "--packets", "1"])
         .arg("--katran")
-        .arg(build::bpf(Route::Any)?);
+        .arg(workspace::bpf_objects()?.join("evenkeel.bpf.o"));
     let output = bench.output()?;
     let error = String::from_utf8_lossy(&output.stderr);
     ensure!(
