@@ -303,6 +303,7 @@ fn at_most(text: String, samples: &[f64], most: f64, unit: &str) -> Claim {
     else {
         return Claim::new(text, "not measured", false);
     };
-    let seen = format!("{median:.1} {unit} ({low:.1} to {high:.1})");
+    let digits = if unit == "x" { 2 } else { 1 };
+    let seen = format!("{median:.digits$} {unit} ({low:.digits$} to {high:.digits$})");
     Claim::new(text, seen, median <= most)
 }

@@ -3,7 +3,7 @@
 
 use super::{
     super::result::{Claim, Measured},
-    Report, Size, Sweep, UPLOAD, at_most,
+    FLOWS, Report, Size, Sweep, UPLOAD, at_most,
 };
 use crate::term::thousands;
 
@@ -13,7 +13,8 @@ const GOAL: f64 = 30.0;
 /// The claims, sweep by sweep.
 pub(super) fn claims(report: &Report) -> Vec<Claim> {
     let claims = report.sweeps.iter().flat_map(|sweep| {
-        let one = sweep.points.first().filter(|point| point.size == 1);
+        let of_flows = sweep.name == FLOWS || sweep.name == UPLOAD;
+        let one = sweep.points.first().filter(|_| of_flows);
         let one = one.map(|point| claim(sweep, point, ""));
         let worst = (sweep.points.len() > 1).then(|| worst(sweep)).flatten();
         let worst = worst.map(|point| claim(sweep, point, ", where it adds most"));

@@ -164,7 +164,7 @@ mod tests {
             panic!("one pair was measured, so one claim; seen: {claims:?}");
         };
         assert!(!claim.holds, "300 ns against 250: {claim:?}");
-        assert!(claim.seen.starts_with("1.2 x"), "seen: {}", claim.seen);
+        assert!(claim.seen.starts_with("1.20 x"), "seen: {}", claim.seen);
     }
 
     #[test]
