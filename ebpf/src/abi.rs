@@ -306,7 +306,7 @@ pub struct NextHop {
 
 /// In [`NextHop::interface`]: XDP may send there. Indexes of interfaces are positive `int`s, so this bit is free.
 pub const XDP_TAKES: u32 = 1 << 31;
-/// Interfaces that take frames from XDP, at most.
+/// Interfaces that take frames from XDP, at most; TC forwards what leaves by any further one.
 pub const MAX_XDP_PORTS: u32 = 4096;
 
 /// Value of `REPLIES`: one flow in backend -> client direction. 88 bytes.

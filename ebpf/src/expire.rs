@@ -30,6 +30,8 @@ pub fn expire(list: &XdpContext) {
     }
 }
 
+/// Closes and counts one, if it is not closed and no packet came since `last_seen`.
+///
 /// # Safety
 /// `flow` must be a live map value.
 #[inline(always)]

@@ -8,6 +8,8 @@
 
 use std::collections::HashSet;
 
+use evenkeel_ebpf::abi::MAX_XDP_PORTS;
+
 use super::attach::{self, index_of};
 use super::place::XDP_NATIVE;
 use super::{Datapath, DatapathError, neighbours, xdp_features};
@@ -90,7 +92,9 @@ impl Datapath {
             // Gone already is as good.
             let _ = self.maps.xdp_ports.remove(index);
         }
-        for index in taking.difference(&known) {
+        // What has no room TC forwards (`pass_not_by_xdp`).
+        let room = (MAX_XDP_PORTS as usize).saturating_sub(taking.intersection(&known).count());
+        for index in taking.difference(&known).take(room) {
             self.maps.xdp_ports.insert(index, 1, 0).map_err(wrong())?;
         }
         Ok(())

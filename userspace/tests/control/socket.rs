@@ -7,6 +7,13 @@ use evenkeel::api::server::{SocketError, listen};
 use crate::fake::{Daemon, Directory};
 use crate::{json, raw, request};
 
+fn event_loop() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a loop")
+}
+
 #[test]
 fn only_the_owner_may_use_the_socket() {
     let daemon = Daemon::start("mode");
@@ -20,10 +27,7 @@ fn only_the_owner_may_use_the_socket() {
 #[test]
 fn a_group_may_use_the_socket_where_one_is_named() {
     let directory = Directory::new("group");
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a loop");
+    let runtime = event_loop();
     let _guard = runtime.enter();
     let path = directory.0.join("s");
     let group = std::fs::metadata(&directory.0).expect("there").gid();
@@ -36,10 +40,7 @@ fn a_group_may_use_the_socket_where_one_is_named() {
 #[test]
 fn a_dead_socket_is_replaced_and_a_live_one_is_not() {
     let directory = Directory::new("stale");
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a loop");
+    let runtime = event_loop();
     let _guard = runtime.enter();
     let path = directory.0.join("s");
     drop(listen(&path, None).expect("fresh"));
