@@ -16,7 +16,7 @@ pub use http2::{Http2, http2_phase};
 pub use words::{TUPLE_WORDS, VALUE_WORDS};
 
 /// Version of this layout; part of the pin directory's name, so that a daemon never adopts maps it cannot read.
-pub const ABI_VERSION: u32 = 8;
+pub const ABI_VERSION: u32 = 9;
 
 /// Slots of a Maglev table: a prime, about 100 x the largest number of backends that should still be spread
 /// within 1 % (Eisenbud et al., Maglev, NSDI 2016, section 5.3, which uses the same 65,537).

@@ -4,10 +4,11 @@
 //! context pointer only inside the program's own function.
 
 use aya_ebpf::bindings::bpf_fib_lookup;
-use evenkeel_ebpf::abi::{Counters, Http2, NextHop};
+use evenkeel_ebpf::abi::{Counters, Event, Http2, NextHop};
 use evenkeel_ebpf::http2::{Segment, Work};
 use evenkeel_ebpf::packet::{
-    Bytes, Change, ETHERNET_LENGTH, IPV4_CHECKSUM, IPV4_SOURCE, IPV4_TTL, Packet, TCP_CHECKSUM,
+    Bytes, Change, Complaint, ETHERNET_LENGTH, IPV4_CHECKSUM, IPV4_SOURCE, IPV4_TTL, Packet,
+    TCP_CHECKSUM,
 };
 
 pub use crate::raw::{load, opaque};
@@ -71,6 +72,8 @@ pub trait Frame: Bytes {
     fn walk(&self, phase: Phase, work: *mut Work) -> u32;
     /// Handles the ICMP message at `at`.
     fn icmp(&self, at: u32) -> Verdict;
+    /// What becomes of a packet that cannot be sent on, which is counted as `reason`.
+    fn refuse(&self, reason: Event, complaint: Complaint) -> Verdict;
     /// Writes addresses, ports, TTL, checksums and, where `hop` is given, the Ethernet header.
     fn rewrite(
         &self,

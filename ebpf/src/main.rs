@@ -18,6 +18,8 @@ fn main() {
 #[cfg(target_arch = "bpf")]
 mod again;
 #[cfg(target_arch = "bpf")]
+mod answer;
+#[cfg(target_arch = "bpf")]
 mod atomic;
 #[cfg(target_arch = "bpf")]
 mod choose;

@@ -4,12 +4,11 @@
 //! A remembered next hop is therefore wrong for at most one tick after a route or neighbour changed.
 
 use aya_ebpf::bindings::{
-    BPF_FIB_LKUP_RET_BLACKHOLE, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_FWD_DISABLED,
-    BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_PROHIBIT, BPF_FIB_LKUP_RET_SUCCESS,
-    BPF_FIB_LKUP_RET_UNREACHABLE,
+    BPF_FIB_LKUP_RET_BLACKHOLE, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NO_NEIGH,
+    BPF_FIB_LKUP_RET_PROHIBIT, BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LKUP_RET_UNREACHABLE,
 };
 use evenkeel_ebpf::abi::{Event, NextHop, PROTOCOL_TCP, XDP_TAKES};
-use evenkeel_ebpf::packet::Packet;
+use evenkeel_ebpf::packet::{Complaint, Packet};
 
 use crate::count;
 use crate::frame::{Frame, Refused, Rewrite, Verdict};
@@ -17,6 +16,10 @@ use crate::maps::{ROUTE, XDP_PORTS};
 
 /// `AF_INET`.
 const AF_INET: u8 = 2;
+
+/// The length that a route is asked for, which every route takes. Only where there is one does TC learn the route's own MTU
+/// (a locked one, or one that path MTU discovery found); else that of the interface. XDP learns it in any case.
+const ASKED_LENGTH: u16 = 1;
 
 /// What the routing table says.
 pub enum Route {
@@ -32,8 +35,6 @@ pub enum Route {
     None,
     /// IP forwarding is disabled on the interface that the packet came in on.
     Disabled,
-    /// The packet is larger than the outgoing interface takes.
-    TooBig,
     /// The destination is on this host, or reached in a way that only the stack knows.
     Stack,
 }
@@ -61,14 +62,15 @@ pub fn find<F: Frame>(
     };
     ask.family = AF_INET;
     ask.l4_protocol = PROTOCOL_TCP;
+    ask.__bindgen_anon_1.tot_len = ASKED_LENGTH;
     ask.ifindex = frame.interface();
     ask.__bindgen_anon_3.ipv4_src = source;
     ask.__bindgen_anon_4.ipv4_dst = destination;
     let answer = frame.fib_lookup(ask) as u32;
-    // SAFETY: an integer either way. The kernel reports the MTU since 5.13 (e1850ea9bd9e) in the place of the total
-    // length, which is 0 in the question so that it checks none; an older one leaves the 0.
+    // SAFETY: an integer either way. The kernel reports the MTU (since 5.13, e1850ea9bd9e) in the place of the length that
+    // it was asked with, or leaves that, as where the neighbour is unknown.
     let mtu = match unsafe { ask.__bindgen_anon_1.mtu_result } {
-        0 => u32::MAX,
+        0 | ASKED_LENGTH => u32::MAX,
         mtu => u32::from(mtu),
     };
     match answer {
@@ -91,7 +93,6 @@ pub fn find<F: Frame>(
         BPF_FIB_LKUP_RET_BLACKHOLE | BPF_FIB_LKUP_RET_UNREACHABLE | BPF_FIB_LKUP_RET_PROHIBIT => {
             Route::None
         }
-        BPF_FIB_LKUP_RET_FRAG_NEEDED => Route::TooBig,
         BPF_FIB_LKUP_RET_FWD_DISABLED => Route::Disabled,
         _ => Route::Stack,
     }
@@ -156,14 +157,13 @@ pub fn decide<F: Frame>(
             count::event(Event::PassForwardingDisabled);
             return Err(Verdict::Pass);
         }
-        Route::TooBig => return Err(count::drop(Event::DropTooBig)),
         Route::None | Route::Stack => return Err(count::drop(Event::DropNoRoute)),
     };
     if frame.largest(packet) > mtu {
-        return Err(count::drop(Event::DropTooBig));
+        return Err(frame.refuse(Event::DropTooBig, Complaint::too_big(mtu)));
     }
     if packet.time_to_live <= 1 {
-        return Err(count::drop(Event::DropTtlExpired));
+        return Err(frame.refuse(Event::DropTtlExpired, Complaint::time_exceeded()));
     }
     Ok(ready)
 }

@@ -9,7 +9,11 @@
 //! the byte order as long as it is the same for all words (RFC 1071 section 2 (B)), so checksums are computed on
 //! words exactly as they lie in memory.
 
+mod answer;
+
 use crate::abi::{Address, PROTOCOL_TCP, ServiceKey, Tuple};
+
+pub use answer::{ANSWER_LENGTH, Complaint};
 
 /// Bytes that can be read at an offset: a frame, or the payload of a packet.
 pub trait Bytes {
@@ -171,6 +175,8 @@ pub struct Ipv4 {
 }
 
 impl Ipv4 {
+    /// Bit "don't fragment" of the fragment word.
+    const DONT: u16 = 0x4000;
     /// Bit "more fragments" of the fragment word.
     const MORE: u16 = 0x2000;
     /// The offset in the fragment word.
@@ -272,6 +278,9 @@ pub fn parse(frame: &(impl Bytes + ?Sized), length: u32) -> Parsed {
 pub struct Change(u64);
 
 impl Change {
+    /// No change; also the sum of nothing, to which words are added as if they had been `!0`, which counts as nothing.
+    pub const NONE: Self = Self(0);
+
     /// A 32-bit word of the packet went from `old` to `new`, both as they lie in memory.
     #[inline(always)]
     #[must_use]

@@ -9,10 +9,12 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::programs::TcContext;
 use core::mem::MaybeUninit;
-use evenkeel_ebpf::abi::{Http2, NextHop};
+use evenkeel_ebpf::abi::{Event, Http2, NextHop};
 use evenkeel_ebpf::http2::{Segment, Work};
-use evenkeel_ebpf::packet::{Bytes, ETHERNET_LENGTH, Packet, TCP_CHECKSUM, TCP_LENGTH};
+use evenkeel_ebpf::packet::{Bytes, Complaint, ETHERNET_LENGTH, Packet, TCP_CHECKSUM, TCP_LENGTH};
 
+use crate::answer::{SILENT, ek_tc_answer};
+use crate::count;
 use crate::frame::{
     Changes, Frame, Passage, Refused, Rewrite, Verdict, load, rewrite_in_place, write_ethernet,
 };
@@ -173,6 +175,18 @@ impl Frame for TcFrame {
     #[inline(always)]
     fn icmp(&self, at: u32) -> Verdict {
         icmp::icmp(self, at)
+    }
+
+    #[inline(always)]
+    fn refuse(&self, reason: Event, complaint: Complaint) -> Verdict {
+        match ek_tc_answer(self.0.skb.skb, complaint.0) {
+            SILENT => count::drop(reason),
+            action => {
+                count::event(reason);
+                count::event(Event::IcmpSent);
+                Verdict::Sent(action)
+            }
+        }
     }
 
     #[inline(always)]

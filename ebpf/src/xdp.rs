@@ -6,9 +6,9 @@ use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{bpf_fib_lookup, xdp_action};
 use aya_ebpf::helpers::generated::{bpf_fib_lookup as fib_lookup, bpf_redirect};
 use aya_ebpf::programs::XdpContext;
-use evenkeel_ebpf::abi::{Http2, NextHop};
+use evenkeel_ebpf::abi::{Event, Http2, NextHop};
 use evenkeel_ebpf::http2::{Segment, Work};
-use evenkeel_ebpf::packet::{Bytes, Packet, TCP_CHECKSUM};
+use evenkeel_ebpf::packet::{Bytes, Complaint, Packet, TCP_CHECKSUM};
 
 use crate::frame::{Frame, Passage, Refused, Rewrite, Verdict, load, opaque, rewrite_in_place};
 use crate::walker::{
@@ -86,6 +86,11 @@ impl Frame for XdpFrame {
 
     #[inline(always)]
     fn icmp(&self, _at: u32) -> Verdict {
+        Verdict::Pass
+    }
+
+    #[inline(always)]
+    fn refuse(&self, _reason: Event, _complaint: Complaint) -> Verdict {
         Verdict::Pass
     }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use evenkeel_tests::{Loss, Offloads, PORT, Setup, Stage, eventually};
 use xtask::shell;
 
@@ -45,6 +45,78 @@ fn a_backend_learns_of_a_narrow_link_on_the_way_to_the_client() -> Result<()> {
         ensure!(got == "200 300000", "{}: {got}", stage.setup.forwarding);
     }
     Ok(())
+}
+
+#[test]
+fn both_ends_learn_from_the_balancer_itself_that_its_routes_are_narrow() -> Result<()> {
+    let offloaded = {
+        let mut setup = Setup::backends(1);
+        setup.spec.offloads = Offloads::All;
+        setup
+    };
+    let checked = {
+        let mut setup = Setup::backends(1);
+        setup.spec.offloads = Offloads::None;
+        setup
+    };
+    for setup in [
+        offloaded.clone(),
+        offloaded.dnat(),
+        checked.clone().hook("xdp"),
+        checked.dnat(),
+    ] {
+        let what = format!(
+            "{}, {}, {:?}",
+            setup.hook, setup.forwarding, setup.spec.offloads
+        );
+        let stage = setup.start()?;
+        if setup.spec.offloads == Offloads::All {
+            // The ends leave the checksums to the device; the balancer's kernel has to write them.
+            let balancer = stage.lab.balancer();
+            for interface in stage.lab.interfaces() {
+                shell::capture(
+                    balancer
+                        .command("ethtool")
+                        .args(["-K", &interface, "tx", "off"]),
+                )?;
+            }
+        }
+        // Both ends believe in 1,500 bytes, and no router is there to say otherwise.
+        let backend = stage.lab.backend_address(0, PORT)?.ip();
+        narrow(&stage, &backend.to_string())?;
+        let load = stage
+            .load(&["-n", "20", "--payload", "30000", "--timeout", "6s"])?
+            .all_ok()?;
+        ensure!(load.ok == 20, "{what}: {}", load.report);
+        let about_requests = answers(&stage)?;
+        ensure!(about_requests > 0, "{what}: nothing was too big");
+        narrow(&stage, "10.77.0.2")?;
+        let got = download(&stage, 300_000)?;
+        ensure!(got == "200 300000", "{what}: {got}");
+        ensure!(
+            answers(&stage)? > about_requests,
+            "{what}: no answer was too big"
+        );
+    }
+    Ok(())
+}
+
+/// How many ICMP errors of its own the data path has sent.
+fn answers(stage: &Stage) -> Result<u64> {
+    let status = stage.json(&["status"])?;
+    Ok(status["events"]["icmp_sent"].as_u64().unwrap_or(0))
+}
+
+/// Gives the balancer's route to `address` an MTU of 1,200 bytes.
+fn narrow(stage: &Stage, address: &str) -> Result<()> {
+    let balancer = stage.lab.balancer();
+    let way = shell::capture(balancer.command("ip").args(["-o", "route", "get", address]))?;
+    let mut words = way.split_whitespace().skip_while(|word| *word != "dev");
+    let interface = words.nth(1).context("a route without an interface")?;
+    let narrow = [
+        "route", "replace", address, "dev", interface, "mtu", "lock", "1200",
+    ];
+    shell::capture(balancer.command("ip").args(narrow)).map(drop)
 }
 
 #[test]

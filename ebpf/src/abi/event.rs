@@ -64,11 +64,13 @@ pub enum Event {
     FlowExpired = 26,
     /// Passed from XDP to TC, which forwards it: the interface that it leaves by takes no frames from XDP.
     PassNotByXdp = 27,
+    /// Sent: an ICMP error of our own, about a packet that was dropped as [`Event::DropTooBig`] or [`Event::DropTtlExpired`].
+    IcmpSent = 28,
 }
 
 impl Event {
     /// Number of entries of `EVENTS`.
-    pub const COUNT: u32 = 28;
+    pub const COUNT: u32 = 29;
     /// Names in order of the value, as shown by `evenkeel status`.
     pub const NAMES: [&'static str; Self::COUNT as usize] = [
         "drop_malformed",
@@ -99,5 +101,6 @@ impl Event {
         "pass_moved",
         "flow_expired",
         "pass_not_by_xdp",
+        "icmp_sent",
     ];
 }

@@ -4,6 +4,7 @@
 //! where the routes and neighbours are real. Needs root and the BPF program; fails without them and says so.
 
 mod again;
+mod answers;
 mod clock;
 mod connection;
 mod expire;

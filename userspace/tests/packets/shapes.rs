@@ -100,17 +100,6 @@ fn a_packet_cut_at_any_length_is_never_translated() {
 }
 
 #[test]
-fn the_last_hop_of_a_packet_is_not_taken() {
-    let mut world = World::new(Hook::Tc, Setup::default());
-    open(&mut world, Setup::default());
-    let packet = Tcp {
-        ttl: 1,
-        ..from_client(ACK)
-    };
-    world.drops(&packet.frame(), Event::DropTtlExpired);
-}
-
-#[test]
 fn a_first_fragment_of_a_balanced_flow_is_dropped_and_others_pass() {
     let mut world = World::new(Hook::Tc, Setup::default());
     open(&mut world, Setup::default());

@@ -123,6 +123,26 @@ pub fn icmp_error(
     frame
 }
 
+/// An ICMP error of the balancer's own: of this type, code and MTU, about the packet that starts with `inner`.
+pub fn own_icmp_error(
+    macs: ([u8; 6], [u8; 6]),
+    (source, destination): (Ipv4Addr, Ipv4Addr),
+    (kind, code, mtu): (u8, u8, u16),
+    inner: &[u8],
+) -> Vec<u8> {
+    let mut icmp = vec![kind, code, 0, 0, 0, 0];
+    icmp.extend(mtu.to_be_bytes());
+    icmp.extend(inner);
+    let sum = checksum(&icmp);
+    icmp[2..4].copy_from_slice(&sum.to_be_bytes());
+    let mut ip = ipv4(source, destination, 1, 64, &[], &icmp);
+    // Type of service "internetwork control", no identification.
+    ip[1] = 0xc0;
+    ip[4..6].fill(0);
+    finish(&mut ip);
+    [ethernet(macs), ip].concat()
+}
+
 fn ethernet((destination, source): ([u8; 6], [u8; 6])) -> Vec<u8> {
     [&destination[..], &source[..], &[8, 0]].concat()
 }

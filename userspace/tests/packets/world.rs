@@ -166,6 +166,14 @@ impl World {
         index.parse().expect("a number")
     }
 
+    /// Gives the route to `destination` this MTU, from the next tick on.
+    pub fn narrow(&self, destination: Ipv4Addr, mtu: u16) {
+        let (to, mtu) = (destination.to_string(), mtu.to_string());
+        // Unlocked, `bpf_fib_lookup` overlooks it (`ip_mtu_from_fib_result`).
+        let lock = ["route", "replace", &to, "dev", "ekd0", "mtu", "lock", &mtu];
+        run("ip", &lock);
+    }
+
     fn run(&self, name: &str, frame: &[u8]) {
         let program = self.ebpf.program(name).expect("a program of this name");
         let program: &Xdp = program.try_into().expect("an XDP program");
