@@ -2,8 +2,10 @@
 //!
 //! A name stands for all its addresses. It is resolved again when a connection could not be made or was lost, at most once
 //! a second, and at an interval if asked for. Clients drop connections to addresses that are gone (requests in flight
-//! finish) and make those to new ones. When a name has no answer, its old addresses stay, whatever other names say.
+//! finish) and make those to new ones. When a name has no answer, its old addresses stay, whatever other names say. Several
+//! names are resolved side by side: one whose server takes its time holds up no other.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
@@ -17,6 +19,7 @@ use http::uri::Authority;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::join::join;
 use crate::load::Malformed;
 
 /// An address, or a name that has addresses.
@@ -39,6 +42,8 @@ pub(super) struct Addresses {
 
 /// Names are not resolved more often than this.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Names that are resolved at once: each takes a thread until the answer is there, and a name server is not to be flooded.
+const AT_ONCE: usize = 16;
 /// The port of a URL that names none.
 const HTTP: u16 = 80;
 
@@ -94,15 +99,21 @@ impl fmt::Display for Target {
 
 /// The addresses of each of `targets`.
 pub async fn resolve(targets: &[Target]) -> io::Result<Vec<Vec<SocketAddr>>> {
-    let mut addresses = Vec::with_capacity(targets.len());
-    for target in targets {
-        let found = target
-            .resolve()
+    resolve_by(targets, Target::resolve).await
+}
+
+/// The same, each asked for by `resolve`. Of several that have none the first is told of.
+async fn resolve_by(
+    targets: &[Target],
+    resolve: impl AsyncFn(&Target) -> io::Result<Vec<SocketAddr>>,
+) -> io::Result<Vec<Vec<SocketAddr>>> {
+    let resolve = &resolve;
+    let each = targets.iter().map(|target| async move {
+        resolve(target)
             .await
-            .map_err(|error| io::Error::new(error.kind(), format!("resolve {target}: {error}")))?;
-        addresses.push(found);
-    }
-    Ok(addresses)
+            .map_err(|error| io::Error::new(error.kind(), format!("resolve {target}: {error}")))
+    });
+    join(each, AT_ONCE).await.into_iter().collect()
 }
 
 // === impl Addresses ===
@@ -146,7 +157,7 @@ impl Addresses {
     pub(super) async fn keep(
         &self,
         targets: &[Target],
-        mut known: Vec<Vec<SocketAddr>>,
+        known: Vec<Vec<SocketAddr>>,
         every: Option<Duration>,
         resolve: impl AsyncFn(&Target) -> io::Result<Vec<SocketAddr>>,
     ) {
@@ -156,6 +167,21 @@ impl Addresses {
         {
             return std::future::pending().await;
         }
+        let known: Vec<_> = known.into_iter().map(RefCell::new).collect();
+        // Taken over as soon as it is there, not when all are.
+        let look_up =
+            async |target: &Target, own: &RefCell<Vec<SocketAddr>>| match resolve(target).await {
+                Ok(found) if !found.is_empty() => {
+                    own.replace(found);
+                    let all = known.iter().map(|each| each.borrow().clone());
+                    self.found(&all.collect::<Vec<_>>().concat());
+                }
+                Ok(_) => tracing::warn!(%target, "has no address, keeping those known so far"),
+                Err(error) => {
+                    tracing::warn!(%target, %error, "keeping the addresses known so far");
+                }
+            };
+        let look_up = &look_up;
         loop {
             let last = Instant::now();
             let again = async {
@@ -169,16 +195,9 @@ impl Addresses {
                 () = again => {}
             }
             tokio::time::sleep_until(last + PAUSE).await;
-            for (target, known) in targets.iter().zip(&mut known) {
-                match resolve(target).await {
-                    Ok(found) if !found.is_empty() => *known = found,
-                    Ok(_) => tracing::warn!(%target, "has no address, keeping those known so far"),
-                    Err(error) => {
-                        tracing::warn!(%target, %error, "keeping the addresses known so far");
-                    }
-                }
-            }
-            self.found(&known.concat());
+            let each = targets.iter().zip(&known);
+            let each = each.map(|(target, own)| async move { look_up(target, own).await });
+            join(each, AT_ONCE).await;
         }
     }
 }
@@ -249,6 +268,58 @@ mod tests {
         let addresses = Addresses::new(known.concat());
         let keep = addresses.keep(&names, known, Some(Duration::from_secs(5)), resolve);
         let over = tokio::time::timeout(Duration::from_secs(6), keep).await;
+        assert!(over.is_err(), "it goes on for ever");
+        assert_eq!(*addresses.current(), [address(1), address(3)]);
+    }
+
+    fn names(count: usize) -> Vec<Target> {
+        let name = |number| Target::Name(format!("{number}.test"), 80);
+        (0..count).map(name).collect()
+    }
+
+    #[tokio::test]
+    async fn names_are_resolved_side_by_side_and_come_in_their_order() {
+        // Those before the last one have no answer until that has.
+        let names = names(AT_ONCE);
+        let last = Notify::new();
+        let resolve = async |target: &Target| {
+            if *target == names[AT_ONCE - 1] {
+                last.notify_waiters();
+            } else {
+                last.notified().await;
+            }
+            let Target::Name(name, _) = target else {
+                return Ok(Vec::new());
+            };
+            let number = name.trim_end_matches(".test").parse();
+            Ok(vec![address(number.map_err(io::Error::other)?)])
+        };
+        let found = resolve_by(&names, resolve).await.unwrap();
+        let expected: Vec<_> = (0..16).map(address).collect();
+        assert_eq!(found.concat(), expected);
+    }
+
+    #[tokio::test]
+    async fn of_several_names_without_an_address_the_first_is_told_of() {
+        let resolve = async |target: &Target| match target {
+            Target::Name(name, _) if name == "0.test" => Ok(vec![address(1)]),
+            _ => Err(io::Error::other("no such name")),
+        };
+        let error = resolve_by(&names(3), resolve).await.unwrap_err();
+        assert_eq!(error.to_string(), "resolve 1.test:80: no such name");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_whose_server_is_silent_holds_up_no_other() {
+        let names = names(2);
+        let resolve = async |target: &Target| match target {
+            Target::Name(name, _) if name == "1.test" => Ok(vec![address(3)]),
+            _ => std::future::pending().await,
+        };
+        let known = vec![vec![address(1)], vec![address(2)]];
+        let addresses = Addresses::new(known.concat());
+        let keep = addresses.keep(&names, known, Some(Duration::from_secs(5)), resolve);
+        let over = tokio::time::timeout(Duration::from_secs(60), keep).await;
         assert!(over.is_err(), "it goes on for ever");
         assert_eq!(*addresses.current(), [address(1), address(3)]);
     }
