@@ -1,12 +1,13 @@
 //! The connections of one client, and which of them takes the next request.
 //!
-//! A connection that could not be made is left alone for a second (gRPC's first back-off) while others take its
-//! requests; when none is left, any is tried. What "can take a request" means differs:
+//! Connections are made beside the requests ([`Place`] by place): a backend that does not answer takes nobody's time. One
+//! that could not be made is left alone for a second (gRPC's first back-off) while others take its requests; when none is
+//! left, any is tried. Which are made, and which takes a request, differs:
 //!
-//! | client | takes |
-//! | --- | --- |
-//! | HTTP/2 | a place with a connection ([`Channel::pick_ready`]), as gRPC picks among subchannels that are READY. Connections are made beside that ([`Channel::to_make`]), all of them from the first request on: a backend that does not answer takes nobody's time. Only a client without any connection waits |
-//! | HTTP/1.1 | a place that does not rest ([`Channel::pick`]); the connection is made when its first request comes |
+//! | client | makes | takes |
+//! | --- | --- | --- |
+//! | HTTP/2, and HTTP/1.1 with keep-alive | all of them from the first request on ([`Channel::to_make`]) | a place with a connection ([`Channel::pick_ready`]), as gRPC picks among subchannels that are READY. Only a client without any connection waits |
+//! | HTTP/1.1 without keep-alive | that of the place whose turn it is ([`Channel::next_to_make`]) | the place that has one ([`Channel::pick_made`]): mostly that for which it was made |
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
 use super::balance::Balance;
+use super::record::{Failed, Failure};
 use super::target::Addresses;
 use crate::balance::policy::{Balancer, Candidate};
 use crate::load::random::Generator;
@@ -39,6 +41,8 @@ pub(super) struct Channel<L> {
     complete: Cell<bool>,
     /// A connection was made, or could not be.
     changed: Notify,
+    /// Why the last one that could not be made was not.
+    unreachable: RefCell<Option<Failed>>,
     random: RefCell<Generator>,
 }
 
@@ -82,30 +86,27 @@ impl<L> Channel<L> {
             places: RefCell::default(),
             complete: Cell::new(false),
             changed: Notify::new(),
+            unreachable: RefCell::default(),
             random: RefCell::new(random),
         };
         channel.follow();
         channel
     }
 
-    /// How many connections the client has when all are made.
-    pub(super) fn len(&self) -> usize {
-        self.places.borrow().len()
-    }
-
-    /// The place that takes the next request, of those that do not rest or else of all; `None` only when there is no
-    /// address.
-    pub(super) fn pick(&self) -> Option<InFlight<L>> {
-        self.keep_up();
-        let now = Instant::now();
-        self.pick_of(|state| !state.rests(now))
-            .or_else(|| self.pick_of(|_| true))
-    }
-
     /// The place that takes the next request, of those that are ready.
     pub(super) fn pick_ready(&self) -> Option<InFlight<L>> {
         self.keep_up();
         self.pick_of(|state| state == State::Ready)
+    }
+
+    /// A place that is ready, whosever turn it is.
+    pub(super) fn pick_made(&self) -> Option<InFlight<L>> {
+        self.keep_up();
+        let places = self.places.borrow();
+        let made = places
+            .iter()
+            .find(|place| place.state.get() == State::Ready)?;
+        Some(InFlight::at(made))
     }
 
     fn pick_of(&self, takes: impl Fn(State) -> bool) -> Option<InFlight<L>> {
@@ -123,10 +124,7 @@ impl<L> Channel<L> {
                 places.get(picked)?
             }
         };
-        picked.in_flight.set(picked.in_flight.get() + 1);
-        Some(InFlight {
-            place: Rc::clone(picked),
-        })
+        Some(InFlight::at(picked))
     }
 
     /// Whether every place is ready.
@@ -156,18 +154,39 @@ impl<L> Channel<L> {
         chosen
     }
 
-    /// A connection was made.
-    pub(super) fn made(&self, place: &Place<L>, link: L) {
-        place.link.replace(Some(link));
-        self.set(place, State::Ready);
-        self.changed.notify_waiters();
+    /// The place whose turn it is, of those whose connection can be made now; it counts as being made from here on.
+    pub(super) fn next_to_make(&self) -> Option<Rc<Place<L>>> {
+        self.keep_up();
+        let now = Instant::now();
+        let picked = self.pick_of(|state| state.is_due(now))?;
+        self.set(&picked.place, State::Making);
+        Some(Rc::clone(&picked.place))
+    }
+
+    /// The connection of a place was made, or could not be.
+    pub(super) fn dialled(&self, place: &Place<L>, made: Result<L, Failed>) {
+        match made {
+            Ok(link) => {
+                place.link.replace(Some(link));
+                self.set(place, State::Ready);
+                self.changed.notify_waiters();
+            }
+            Err(failed) => self.failed(place, failed),
+        }
     }
 
     /// A connection could not be made: its place rests, and names are resolved again.
-    pub(super) fn failed(&self, place: &Place<L>) {
+    pub(super) fn failed(&self, place: &Place<L>, failed: Failed) {
+        self.unreachable.replace(Some(failed));
         self.set(place, State::Resting(Instant::now() + REST));
         self.addresses.look_again();
         self.changed.notify_waiters();
+    }
+
+    /// What is to be said where no connection can be made.
+    pub(super) fn unreachable(&self) -> Failed {
+        let unreachable = self.unreachable.borrow().clone();
+        unreachable.unwrap_or_else(|| Failed::new(Failure::Connect, "no address"))
     }
 
     /// The connection of a place takes no more requests; those in flight finish on it.
@@ -278,6 +297,15 @@ impl State {
 
 // === impl InFlight ===
 
+impl<L> InFlight<L> {
+    fn at(place: &Rc<Place<L>>) -> Self {
+        place.in_flight.set(place.in_flight.get() + 1);
+        Self {
+            place: Rc::clone(place),
+        }
+    }
+}
+
 impl<L> Drop for InFlight<L> {
     fn drop(&mut self) {
         let in_flight = &self.place.in_flight;
@@ -303,8 +331,26 @@ mod tests {
         )
     }
 
+    fn made(channel: &Channel<()>) {
+        let places = channel.places.borrow().clone();
+        for place in places {
+            channel.dialled(&place, Ok(()));
+        }
+    }
+
+    fn failure() -> Failed {
+        Failed::new(Failure::Connect, "refused")
+    }
+
+    /// Where requests go, of which `count` follow each other.
     fn picks(channel: &Channel<()>, count: usize) -> Vec<SocketAddr> {
-        let pick = |_| channel.pick().expect("an address").place.addresses()[0];
+        let pick = |_| {
+            channel
+                .pick_ready()
+                .expect("a connection")
+                .place
+                .addresses()[0]
+        };
         (0..count).map(pick).collect()
     }
 
@@ -312,22 +358,49 @@ mod tests {
     async fn a_connection_that_failed_is_left_alone_for_a_second() {
         let addresses = Arc::new(Addresses::new([address(1), address(2), address(3)]));
         let channel = channel(Balance::RoundRobin, &addresses);
-        let failed = channel.pick().unwrap();
-        channel.failed(&failed.place);
+        made(&channel);
+        let failed = channel.pick_ready().unwrap();
+        channel.failed(&failed.place, failure());
         let gone = failed.place.addresses()[0];
         assert!(!picks(&channel, 30).contains(&gone));
+        assert!(channel.to_make(false).is_empty() && channel.next_to_make().is_none());
         tokio::time::advance(Duration::from_millis(1001)).await;
-        assert!(picks(&channel, 3).contains(&gone));
+        assert_eq!(channel.next_to_make().unwrap().addresses(), [gone]);
+        assert!(channel.to_make(true).is_empty(), "it is being made");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn when_all_connections_failed_any_is_tried() {
+    async fn when_all_connections_failed_any_is_tried_by_who_has_none() {
         let addresses = Arc::new(Addresses::new([address(1), address(2)]));
         let channel = channel(Balance::P2c, &addresses);
-        for place in channel.places.borrow().iter() {
-            channel.failed(place);
+        assert_eq!(channel.unreachable().cause, "no address");
+        let places = channel.places.borrow().clone();
+        for place in &places {
+            channel.dialled(place, Err(failure()));
         }
-        assert_eq!(picks(&channel, 10).len(), 10);
+        assert_eq!(channel.unreachable(), failure());
+        assert!(channel.pick_ready().is_none() && channel.pick_made().is_none());
+        assert!(channel.next_to_make().is_none());
+        assert!(channel.to_make(false).is_empty());
+        assert_eq!(channel.to_make(true).len(), 2);
+        assert!(channel.is_making());
+    }
+
+    #[tokio::test]
+    async fn connections_for_one_request_each_are_made_in_turn() {
+        let addresses = Arc::new(Addresses::new([address(1), address(2), address(3)]));
+        let channel = channel(Balance::RoundRobin, &addresses);
+        let mut turns = Vec::new();
+        for _ in 0..6 {
+            let place = channel.next_to_make().unwrap();
+            channel.dialled(&place, Ok(()));
+            let picked = channel.pick_made().unwrap();
+            assert!(Rc::ptr_eq(&picked.place, &place));
+            channel.retire(&place);
+            turns.push(place.addresses()[0]);
+        }
+        let distinct: std::collections::BTreeSet<_> = turns[..3].iter().collect();
+        assert_eq!((distinct.len(), &turns[..3]), (3, &turns[3..]));
     }
 
     #[tokio::test(start_paused = true)]
@@ -342,12 +415,13 @@ mod tests {
         };
         let keep = addresses.keep(&names, vec![vec![address(1)]], None, resolve);
         let asking = async {
-            let picked = channel.pick().unwrap();
+            made(&channel);
+            let picked = channel.pick_ready().unwrap();
             let place = &picked.place;
             let long = Duration::from_secs(10);
             tokio::time::sleep(long).await;
             assert_eq!(*addresses.current(), [address(1)], "nobody asked");
-            channel.failed(place);
+            channel.failed(place, failure());
             tokio::time::sleep(long).await;
             assert_eq!(*addresses.current(), [address(2)]);
             channel.lost(place);
@@ -367,7 +441,8 @@ mod tests {
     async fn p2c_goes_where_fewer_streams_are_in_flight() {
         let addresses = Arc::new(Addresses::new([address(1), address(2)]));
         let channel = channel(Balance::P2c, &addresses);
-        let held: Vec<_> = (0..100).filter_map(|_| channel.pick()).collect();
+        made(&channel);
+        let held: Vec<_> = (0..100).filter_map(|_| channel.pick_ready()).collect();
         let at_first = held
             .iter()
             .filter(|held| held.place.addresses()[0] == address(1))
@@ -390,8 +465,9 @@ mod tests {
                 found.map(Rc::clone)
             };
             let kept = place_of(2).unwrap();
-            kept.link.replace(Some(()));
             addresses.found(&[address(3), address(2)]);
+            channel.keep_up();
+            made(&channel);
             let reached = picks(&channel, 4);
             assert!(!reached.contains(&address(1)), "{balance}");
             assert!(place_of(3).is_some() && place_of(1).is_none(), "{balance}");

@@ -1,4 +1,9 @@
 //! An HTTP/1.1 client: one request at a time, with or without keep-alive.
+//!
+//! Its connections are made beside the requests, so that an address that does not answer holds up none that another
+//! could take. With keep-alive all of them are made from the first request on, as over HTTP/2. Without, making a connection
+//! is part of a request: it waits for that whose turn it is, and after [`HEAD_START`] for the next one as well; what is
+//! made after all takes the request that comes then.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -26,6 +31,9 @@ use super::work::{Start, Work};
 use crate::load::RESPONSE_SIZE_HEADER;
 use crate::load::arrival::{Arrival, Latest};
 
+/// After so long a connection that is not made yet gets another at its side (RFC 8305, section 5, "Connection Attempt
+/// Delay").
+const HEAD_START: Duration = Duration::from_millis(250);
 /// How long a client that reaches nobody waits before it reports that.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -71,7 +79,7 @@ pub(super) fn request(plan: &Plan) -> Result<Request<()>, http::Error> {
 
 impl Client {
     /// Does requests until there are no more.
-    pub(super) async fn run(self) {
+    pub(super) async fn run(self: Rc<Self>) {
         let timeout = self.common.plan.timeout;
         let recorder = &self.common.recorder;
         while let Some(start) = self.work.next(timeout, recorder).await {
@@ -90,7 +98,11 @@ impl Client {
     }
 
     /// Does one request; `carrier` becomes the connection that it was last sent on.
-    async fn request(&self, start: Start, carrier: &Cell<Listed>) -> Result<Answer, Failed> {
+    async fn request(
+        self: &Rc<Self>,
+        start: Start,
+        carrier: &Cell<Listed>,
+    ) -> Result<Answer, Failed> {
         let body = Full::new(self.payload.borrow_mut().next());
         let mut request = self.request.clone().map(|()| body);
         let asked = self.asked.borrow_mut().as_mut().map(Asked::next);
@@ -121,12 +133,14 @@ impl Client {
                         && (error.is_canceled() || reused && error.is_incomplete_message()) =>
                 {
                     retry = false;
+                    self.channel.lost(&picked.place);
                     self.common.recorder.retried(start.intended);
                 }
                 Err(error) => {
                     let class = if error.is_parse() {
                         Failure::Protocol
                     } else {
+                        self.channel.lost(&picked.place);
                         Failure::ConnectionLost
                     };
                     return Err(Failed::new(class, error));
@@ -135,29 +149,77 @@ impl Client {
         }
     }
 
-    /// The connection whose turn it is, or a new one in its place.
-    async fn link(&self) -> Result<(InFlight<Link>, Link), Failed> {
-        let mut unreachable = 0;
+    /// A connection for one request. Fails once all that were tried since could not be made.
+    async fn link(self: &Rc<Self>) -> Result<(InFlight<Link>, Link), Failed> {
+        let mut waited = false;
         loop {
-            let Some(picked) = self.channel.pick() else {
-                return Err(Failed::new(Failure::Connect, "no address"));
-            };
-            let kept = picked.place.link.take();
-            if let Some(link) = kept.filter(|link| link.usable(&picked.place)) {
-                return Ok((picked, link));
+            let found = self.ready_link();
+            let missing = self.missing(found.is_some(), waited);
+            missing.into_iter().for_each(|place| self.make(place));
+            if let Some(found) = found {
+                return Ok(found);
             }
-            match self.connect(&picked.place.addresses()).await {
-                Ok(link) => return Ok((picked, link)),
-                Err(failed) => {
-                    self.channel.failed(&picked.place);
-                    unreachable += 1;
-                    if unreachable >= self.channel.len() {
-                        tokio::time::sleep(PAUSE).await;
-                        return Err(failed);
+            if !self.channel.is_making() {
+                tokio::time::sleep(PAUSE).await;
+                return Err(self.channel.unreachable());
+            }
+            // Either way it is looked at again what there is, and what can be made.
+            let _ = tokio::time::timeout(HEAD_START, self.channel.changed()).await;
+            waited = true;
+        }
+    }
+
+    /// Takes a connection from its place: the one whose turn it is, or without keep-alive any, as turns were taken when it
+    /// was to be made.
+    fn ready_link(&self) -> Option<(InFlight<Link>, Link)> {
+        loop {
+            let picked = if self.keep_alive {
+                self.channel.pick_ready()?
+            } else {
+                self.channel.pick_made()?
+            };
+            let place = &picked.place;
+            match place.link.take() {
+                Some(link) if link.usable(place) => {
+                    if !self.keep_alive {
+                        self.channel.retire(place);
                     }
+                    return Some((picked, link));
                 }
+                // As good as not made: a peer that accepts and closes at once is left alone.
+                Some(link) if link.requests.is_closed() && link.used == 0 => {
+                    let cause = format_args!("connect to {}: closed unused", link.address);
+                    let failed = Failed::new(Failure::Connect, cause);
+                    self.channel.failed(place, failed);
+                }
+                Some(link) if link.requests.is_closed() => self.channel.lost(place),
+                // It had its time, or was given up along with its request.
+                _ => self.channel.retire(place),
             }
         }
+    }
+
+    /// The places whose connection is to be made now, for a request that `found` one or `waited` for one.
+    fn missing(&self, found: bool, waited: bool) -> Vec<Rc<Place<Link>>> {
+        let stranded = !found && !waited;
+        match self.keep_alive {
+            true if self.channel.is_complete() => Vec::new(),
+            true => self.channel.to_make(stranded),
+            false if found => Vec::new(),
+            false => match self.channel.next_to_make() {
+                Some(next) => vec![next],
+                None => self.channel.to_make(stranded),
+            },
+        }
+    }
+
+    /// Makes the connection of a place, while requests go elsewhere.
+    fn make(self: &Rc<Self>, place: Rc<Place<Link>>) {
+        let client = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            let made = client.connect(&place.addresses()).await;
+            client.channel.dialled(&place, made);
+        });
     }
 
     async fn connect(&self, addresses: &[SocketAddr]) -> Result<Link, Failed> {

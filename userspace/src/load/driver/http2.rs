@@ -4,7 +4,7 @@
 //! is left alone like one that does not accept; and one that the peer ended makes the names be resolved again, because a
 //! backend that goes away often has a successor elsewhere.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -35,8 +35,6 @@ pub(super) struct Client {
     pub(super) work: Rc<Work>,
     pub(super) lifetimes: Lifetimes,
     pub(super) channel: Channel<Rc<Link>>,
-    /// Why the last connection that could not be made was not.
-    pub(super) unreachable: RefCell<Option<Failed>>,
     pub(super) rpc: Rpc,
     pub(super) common: Rc<Common>,
 }
@@ -128,9 +126,7 @@ impl Client {
             }
             if !self.channel.is_making() {
                 tokio::time::sleep(PAUSE).await;
-                let unreachable = self.unreachable.borrow().clone();
-                let nobody = || Failed::new(Failure::Connect, "no address");
-                return Err(unreachable.unwrap_or_else(nobody));
+                return Err(self.channel.unreachable());
             }
             self.channel.changed().await;
             waited = true;
@@ -157,13 +153,8 @@ impl Client {
     fn make(self: &Rc<Self>, place: Rc<Place<Rc<Link>>>) {
         let client = Rc::clone(self);
         tokio::task::spawn_local(async move {
-            match client.connect(&place.addresses()).await {
-                Ok(link) => client.channel.made(&place, Rc::new(link)),
-                Err(failed) => {
-                    client.unreachable.replace(Some(failed));
-                    client.channel.failed(&place);
-                }
-            }
+            let made = client.connect(&place.addresses()).await;
+            client.channel.dialled(&place, made.map(Rc::new));
         });
     }
 

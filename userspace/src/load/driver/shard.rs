@@ -1,6 +1,5 @@
 //! The part of a run that one thread does: its clients, and the pace that they are given.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -133,7 +132,8 @@ impl Shard {
                 common: Rc::clone(common),
             };
             if let Kind::Http1 { keep_alive } = self.plan.kind {
-                tasks.spawn_local(self.http1(client, keep_alive)?.run());
+                let client = Rc::new(self.http1(client, keep_alive)?);
+                tasks.spawn_local(client.run());
                 continue;
             }
             let client = Rc::new(self.http2(client)?);
@@ -174,7 +174,6 @@ impl Shard {
             work,
             lifetimes: self.lifetimes(number),
             channel: self.channel(number),
-            unreachable: RefCell::default(),
             rpc: Rpc::new(&self.plan, number)?,
             common,
         })

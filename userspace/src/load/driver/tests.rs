@@ -1,20 +1,27 @@
 //! Whole runs of the driver without sockets and with a stopped clock: time passes only while everybody waits, so what
 //! is measured is exact.
 
+mod http1;
+
 use std::cell::Cell;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
+use http_body_util::Empty;
+use hyper::server::conn::http1 as server;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use tokio::task::LocalSet;
 use tokio::time::Instant;
 
 use super::dial::{Connect, Connecting, Socket};
 use super::plan::tests::plan;
 use super::shard::Means;
-use super::{Balance, Budget, Outputs, Plan, Report, Schedule, run_with};
+use super::{Balance, Budget, Kind, Outputs, Plan, Report, Schedule, run_with};
 use crate::load::BACKEND_HEADER;
 use crate::load::timer::Timer;
 
@@ -27,6 +34,8 @@ struct Backends {
     broken: Option<(SocketAddr, Fault, Duration)>,
     /// How often that one was dialled.
     dials: Rc<Cell<u32>>,
+    /// They speak HTTP/1.1.
+    http1: bool,
 }
 
 /// What a backend does that is out of order.
@@ -44,6 +53,7 @@ impl Connect for Backends {
         match self.fault(address) {
             Some(Fault::Silent) => return Box::pin(std::future::pending()),
             Some(Fault::Closes) => drop(far),
+            None if self.http1 => drop(tokio::task::spawn_local(serve_http1(far, address))),
             None => drop(tokio::task::spawn_local(self.clone().serve(far, address))),
         }
         Box::pin(async move {
@@ -60,6 +70,7 @@ impl Backends {
             stall: (Duration::ZERO, Duration::ZERO),
             broken: None,
             dials: Rc::default(),
+            http1: false,
         }
     }
 
@@ -95,6 +106,17 @@ impl Backends {
     }
 }
 
+async fn serve_http1(socket: tokio::io::DuplexStream, address: SocketAddr) {
+    let answer = service_fn(|_| {
+        let response = Response::builder().header(BACKEND_HEADER, address.to_string());
+        let response = response.body(Empty::<Bytes>::new()).unwrap();
+        std::future::ready(Ok::<_, Infallible>(response))
+    });
+    let connection = server::Builder::new().serve_connection(TokioIo::new(socket), answer);
+    // A client goes away as it likes.
+    let _ = connection.await;
+}
+
 fn stopped_clock<T>(test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -126,6 +148,7 @@ fn addresses() -> [SocketAddr; 2] {
 fn run_against(plan: &Plan, set: impl FnOnce(&mut Backends)) -> (Report, u32) {
     stopped_clock(async {
         let mut backends = Backends::new(Instant::now());
+        backends.http1 = matches!(plan.kind, Kind::Http1 { .. });
         set(&mut backends);
         let dials = Rc::clone(&backends.dials);
         let means = Means {
