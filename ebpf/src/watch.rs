@@ -10,8 +10,10 @@
 use crate::abi::{Address, Http2, ServiceKey, Tuple};
 
 pub mod baseline;
+mod gap;
 mod slots;
 
+pub use gap::Waiting;
 pub use slots::{
     ABANDONED, MAX_STREAMS, NEAR, NEIGHBOURS, STREAM_BUCKETS, StreamBucket, StreamSlot, WAYS,
     WINDOW, home, other_bucket, stream_bucket, stream_key,
@@ -114,7 +116,9 @@ pub struct Half {
     /// Non-zero: a segment was passed over since the last one that was read.
     pub missed: u8,
     /// Zero.
-    pub reserved: [u8; 5],
+    pub reserved: u8,
+    /// When a segment was passed over last, 0 if none was: see [`Self::pass_over`].
+    pub gap: u32,
 }
 
 /// Value of `W_FLOWS`, by [`canonical`] tuple. 224 bytes.
@@ -289,7 +293,7 @@ mod pod {
             unsafe impl aya::Pod for super::$name {}
         )*};
     }
-    pod!(Watched, PeerStats, WatchSettings, PortSet);
+    pod!(Watched, StreamBucket, PeerStats, WatchSettings, PortSet);
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ use xtask::workspace;
 pub use clients::{client_script, h2load, python, serve_python, start_python};
 pub use counts::{Counts, Served, count};
 pub use load::{Load, Running};
-pub use observe::{Observer, PROXY_PORT};
+pub use observe::{Observer, PROXY_PORT, event};
 pub use peers::{occurrences, wait_for_listener};
 pub use truth::Truth;
 

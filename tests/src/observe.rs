@@ -42,6 +42,14 @@ impl Observer {
     }
 }
 
+/// How often something went wrong, as a report tells.
+#[must_use]
+pub fn event(report: &Value, name: &str) -> Option<u64> {
+    let events = report["events"].as_array().into_iter().flatten();
+    let mut named = events.filter(|event| event["name"] == name);
+    named.find_map(|event| event["count"].as_u64())
+}
+
 impl Stage {
     /// As [`Stage::start_load`], at `url`.
     pub fn start_load_at(&self, name: &str, url: &str, arguments: &[&str]) -> Result<Running> {

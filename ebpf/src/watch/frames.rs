@@ -146,6 +146,8 @@ pub extern "C" fn ek_watch_search(
         return 0;
     };
     event(WatchEvent::Untimed);
+    // SAFETY: a helper without arguments.
+    half.pass_over(unsafe { bpf_ktime_get_ns() });
     let skb = Skb(TcContext::new(context));
     walk(&skb, &mut half.http2, task.segment);
     0

@@ -35,7 +35,9 @@ Seen are Ethernet interfaces and loopback, TCP over IPv4, HTTP/2 in clear text. 
 and with VLAN tags is only counted, in the events (observe the VLAN's own interface instead). Packets that \
 an XDP program takes never come this far. Latency is from the request's HEADERS to the END_STREAM of its answer, as this \
 interface sees them: at a client it has the network in it, at a server it has not. Streams that opened or ended in a \
-segment around a loss are counted, but not timed.";
+segment around a loss are counted, but not timed. Nor is it seen which of them ended there: streams in flight are then \
+a range, as in 3-12, of those that wait for sure and of all that may. One that may have ended and began over 69 s ago \
+is taken for ended.";
 
 /// Arguments of `evenkeel observe`.
 #[derive(Clone, Debug, clap::Args)]

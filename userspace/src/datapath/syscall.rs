@@ -259,7 +259,7 @@ const BATCH: usize = 4096;
 /// Entries asked for first: the room for a whole batch costs more than reading a small table.
 const FIRST_BATCH: usize = 256;
 
-/// Reads a whole hash map with `BPF_MAP_LOOKUP_BATCH` (7 x faster than walking its keys one by one). Entries that
+/// Reads a whole hash map or array with `BPF_MAP_LOOKUP_BATCH` (7 x faster than walking its keys one by one). Entries that
 /// change meanwhile may be missed or, where the map is an LRU, seen as they were when their bucket was copied.
 pub(super) fn read_all<K: Pod + Default, V: Pod + Default>(
     map: &impl AsFd,
@@ -268,7 +268,7 @@ pub(super) fn read_all<K: Pod + Default, V: Pod + Default>(
     let mut size = FIRST_BATCH;
     let mut keys = vec![K::default(); size];
     let mut values = vec![V::default(); size];
-    // For hash maps the position is a bucket number.
+    // For hash maps the position is a bucket number, for arrays an index.
     let mut position = 0_u32;
     let mut started = false;
     loop {
@@ -276,7 +276,7 @@ pub(super) fn read_all<K: Pod + Default, V: Pod + Default>(
         let mut attributes = attributes();
         // SAFETY: writing fields of a zeroed union. `keys` and `values` hold `size` elements each, of the key and
         // value size of the map (checked when the map was opened), and `count` tells the kernel so; `position` and
-        // `next` are the 4 bytes that hash maps use; all live until after the call.
+        // `next` are the 4 bytes that both kinds of map use; all live until after the call.
         let batch = unsafe { &mut attributes.batch };
         batch.map_fd = fd_number(map.as_fd());
         batch.in_batch = if started {

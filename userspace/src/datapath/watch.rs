@@ -4,8 +4,10 @@
 //! descriptors and the programs are gone. Before, filters are attached through netlink and outlast a SIGKILL; the next
 //! observer of the interface removes them, and says so in [`Started::leftovers`].
 
+mod reading;
+mod waiting;
+
 use std::collections::HashMap as StdMap;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use aya::maps::{Array, HashMap, IterableMap, MapData, PerCpuArray};
@@ -13,19 +15,22 @@ use aya::programs::tc::{NlOptions, TcAttachOptions, qdisc_add_clsact, qdisc_deta
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, TcError};
 use aya::sys::Stats;
 use aya::{Ebpf, EbpfLoader};
-use evenkeel_ebpf::abi::{Tuple, http2_phase as phase};
-use evenkeel_ebpf::http2::flag;
+use evenkeel_ebpf::abi::Tuple;
 use evenkeel_ebpf::watch::{
-    Half, PeerKey, PeerStats, PortSet, WatchEvent, WatchSettings, Watched, baseline, client,
+    PeerKey, PeerStats, PortSet, StreamBucket, WatchEvent, WatchSettings, Watched,
 };
+use rustix::time::{ClockId, clock_gettime};
 
-use super::address::{socket_of, socket_of_key};
+use super::address::socket_of_key;
 use super::attach::index_of;
 use super::load::loaded;
 use super::maps::take;
 use super::place::attach_error;
 use super::{DatapathError, TcAttach, capabilities, neighbours, object, syscall};
-use crate::observe::{Carries, FlowId, FlowReading, Histogram, PeerReading, Reading};
+use crate::observe::Reading;
+
+use reading::{flow_reading, peer_reading};
+use waiting::Doubts;
 
 /// Each program with its hook.
 const PROGRAMS: [(&str, TcAttachType); 2] = [
@@ -39,6 +44,7 @@ const ETHERNET: [u16; 2] = [1, 772];
 pub struct Watch {
     ebpf: Ebpf,
     flows: HashMap<MapData, Tuple, Watched>,
+    streams: Array<MapData, StreamBucket>,
     peers: HashMap<MapData, PeerKey, u32>,
     stats: Array<MapData, PeerStats>,
     events: PerCpuArray<MapData, u64>,
@@ -108,6 +114,7 @@ impl Watch {
         let started = attach(&mut ebpf, interfaces, tc)?;
         let watch = Self {
             flows: take(&mut ebpf, "W_FLOWS")?,
+            streams: take(&mut ebpf, "W_STREAMS")?,
             peers: take(&mut ebpf, "W_PEERS")?,
             stats: take(&mut ebpf, "W_STATS")?,
             events: take(&mut ebpf, "W_EVENTS")?,
@@ -119,24 +126,11 @@ impl Watch {
 
     /// Reads the tables. Connections that have ended are taken out of them.
     pub fn read(&mut self) -> Result<Reading, DatapathError> {
-        let mut reading = Reading::default();
-        let mut ended = Vec::new();
-        let table = self.flows.map().fd().as_fd();
-        syscall::read_all(&table, |key: Tuple, flow: Watched| {
-            if flow.is_closed() {
-                ended.push(key);
-            }
-            reading.flows.push(flow_reading(&key, &flow));
-        })
-        .map_err(|source| DatapathError::Bpf {
-            call: "BPF_MAP_LOOKUP_BATCH",
-            object: "W_FLOWS".to_owned(),
-            source,
-        })?;
-        for key in ended {
-            // It may have been replaced by a newer one meanwhile.
-            let _ = self.flows.remove(&key);
-        }
+        let mut reading = Reading {
+            events: self.events()?,
+            ..Reading::default()
+        };
+        self.read_flows(&mut reading)?;
         let mut indexes = StdMap::new();
         for entry in self.peers.iter() {
             let (server, index) = entry.map_err(DatapathError::map("W_PEERS"))?;
@@ -149,14 +143,53 @@ impl Watch {
                 .map_err(DatapathError::map("W_STATS"))?;
             reading.peers.push(peer_reading(server, &stats));
         }
-        for (index, name) in (0..).zip(WatchEvent::NAMES) {
-            let counts = self
-                .events
-                .get(&index, 0)
-                .map_err(DatapathError::map("W_EVENTS"))?;
-            reading.events.push((name, counts.iter().sum()));
-        }
         Ok(reading)
+    }
+
+    fn events(&self) -> Result<Vec<(&'static str, u64)>, DatapathError> {
+        let count = |(index, name)| {
+            let counts = self.events.get(&index, 0);
+            let counts = counts.map_err(DatapathError::map("W_EVENTS"))?;
+            Ok((name, counts.iter().sum()))
+        };
+        (0..).zip(WatchEvent::NAMES).map(count).collect()
+    }
+
+    fn read_flows(&mut self, reading: &mut Reading) -> Result<(), DatapathError> {
+        let refused = |object: &str| {
+            let object = object.to_owned();
+            move |source| DatapathError::Bpf {
+                call: "BPF_MAP_LOOKUP_BATCH",
+                object,
+                source,
+            }
+        };
+        let mut ended = Vec::new();
+        let mut doubts = Doubts::new(&reading.events);
+        let table = self.flows.map().fd().as_fd();
+        syscall::read_all(&table, |key: Tuple, flow: Watched| {
+            if flow.is_closed() {
+                ended.push(key);
+            }
+            let found = flow_reading(&key, &flow);
+            doubts.consider(&flow, &found, reading.flows.len());
+            reading.flows.push(found);
+        })
+        .map_err(refused("W_FLOWS"))?;
+        for key in ended {
+            // It may have been replaced by a newer one meanwhile.
+            let _ = self.flows.remove(&key);
+        }
+        if doubts.are_any() {
+            let now = monotonic();
+            let table = self.streams.map().fd().as_fd();
+            syscall::read_all(&table, |_: u32, bucket: StreamBucket| {
+                bucket.slots.iter().for_each(|slot| doubts.take(slot, now));
+            })
+            .map_err(refused("W_STREAMS"))?;
+            doubts.resolve(&mut reading.flows);
+        }
+        Ok(())
     }
 
     /// What the programs cost so far; nothing unless they are measured.
@@ -182,6 +215,12 @@ impl Watch {
         }
         Ok(cost)
     }
+}
+
+/// ns of the clock by which streams begin.
+fn monotonic() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 /// Refuses interfaces that do not exist, and those whose packets have no Ethernet header.
@@ -280,96 +319,4 @@ fn remove_leftovers(interface: &str) -> Result<bool, DatapathError> {
         found |= qdisc_detach_program(interface, hook, name).is_ok();
     }
     Ok(found)
-}
-
-fn peer_reading(server: SocketAddr, stats: &PeerStats) -> PeerReading {
-    let PeerStats {
-        streams,
-        reset,
-        nanoseconds,
-        buckets,
-    } = stats;
-    PeerReading {
-        server,
-        streams: *streams,
-        reset: *reset,
-        latency: Histogram {
-            buckets: buckets.to_vec(),
-            nanoseconds: *nanoseconds,
-        },
-    }
-}
-
-fn flow_reading(key: &Tuple, flow: &Watched) -> FlowReading {
-    let source = socket_of(&key.source, key.source_port);
-    let destination = socket_of(&key.destination, key.destination_port);
-    let from_source = match flow.client {
-        client::SOURCE => true,
-        client::DESTINATION => false,
-        // A guess, for connections that nothing is counted of: servers mostly have the lower port.
-        _ => source.port() >= destination.port(),
-    };
-    let (to_server, to_client) = if from_source {
-        (&flow.forward, &flow.backward)
-    } else {
-        (&flow.backward, &flow.forward)
-    };
-    let (client, server) = if from_source {
-        (source, destination)
-    } else {
-        (destination, source)
-    };
-    let certain = flow.client != client::UNKNOWN;
-    let carries = carries(to_server, certain);
-    let http2 = carries == Carries::Http2;
-    let (before, since) = to_server.before_and_since();
-    FlowReading {
-        id: FlowId {
-            client,
-            server,
-            tag: flow.tag,
-        },
-        certain,
-        carries,
-        received: is_received(to_server, to_client),
-        opened: flow.opened != 0,
-        closed: flow.is_closed(),
-        streams: if http2 { since.into() } else { 0 },
-        before: if http2 { before.into() } else { 0 },
-        in_flight: u64::from(
-            to_server
-                .begun
-                .saturating_sub(to_client.ended)
-                .saturating_sub(to_client.reset)
-                .saturating_sub(to_server.reset),
-        ),
-        bytes_to_server: to_server.bytes,
-        bytes_to_client: to_client.bytes,
-    }
-}
-
-/// Whether the client's packets come in where the flow was first seen; if none was, whether its server's go out.
-fn is_received(to_server: &Half, to_client: &Half) -> bool {
-    const OUT: u32 = 1;
-    if to_server.place == 0 {
-        to_client.place & OUT != 0
-    } else {
-        to_server.place & OUT == 0
-    }
-}
-
-/// What the client's direction says.
-fn carries(to_server: &Half, certain: bool) -> Carries {
-    let state = &to_server.http2;
-    match state.phase {
-        phase::TLS => Carries::Tls,
-        phase::OTHER => Carries::Other,
-        _ if certain
-            && to_server.baseline != baseline::NONE
-            && state.flags & flag::RECOGNISED != 0 =>
-        {
-            Carries::Http2
-        }
-        _ => Carries::Unknown,
-    }
 }

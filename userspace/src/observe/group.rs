@@ -97,6 +97,8 @@ impl Group<'_> {
             share: 0.0,
             idle: false,
             in_flight: 0,
+            in_flight_unsure: 0,
+            unfinished: 0,
             reset: 0,
             bytes_to: 0,
             bytes_from: 0,
@@ -119,6 +121,8 @@ impl Group<'_> {
                 peer.open += 1;
                 peer.before += flow.before;
                 peer.in_flight += flow.in_flight;
+                peer.in_flight_unsure += flow.in_flight_unsure;
+                peer.unfinished += flow.unfinished;
             }
         }
         // The kernel counts streams by peer as well, also of connections that came and went between two readings; but
@@ -178,6 +182,7 @@ impl Group<'_> {
         busy.take(top)
             .map(|connection| {
                 let flow = &connection.now;
+                let of_open = |streams| if connection.open { streams } else { 0 };
                 ConnectionReport {
                     client: flow.id.client.to_string(),
                     server: flow.id.server.to_string(),
@@ -186,7 +191,9 @@ impl Group<'_> {
                     before: flow.before,
                     share: skew::share(flow.streams, streams),
                     current_rate: tally.current_rate(connection.recent()),
-                    in_flight: if connection.open { flow.in_flight } else { 0 },
+                    in_flight: of_open(flow.in_flight),
+                    in_flight_unsure: of_open(flow.in_flight_unsure),
+                    unfinished: of_open(flow.unfinished),
                     bytes_to: flow.bytes_to_server,
                     bytes_from: flow.bytes_to_client,
                 }

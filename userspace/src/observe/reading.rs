@@ -49,6 +49,10 @@ pub struct FlowReading {
     pub before: u64,
     /// Streams that wait for their answer, of those whose beginning was seen.
     pub in_flight: u64,
+    /// Of those, streams whose end may have been in a segment that was passed over.
+    pub in_flight_unsure: u64,
+    /// Such streams that began over 69 s ago: they ended, most likely, and are not in flight.
+    pub unfinished: u64,
     /// Bytes to the server, from the IP header, without bare acknowledgements.
     pub bytes_to_server: u64,
     /// Bytes to the client, likewise.

@@ -123,8 +123,12 @@ pub struct PeerReport {
     pub share: f64,
     /// It got next to nothing.
     pub idle: bool,
-    /// Streams that wait for their answer.
+    /// Streams that wait for their answer, as far as was seen: that many at most.
     pub in_flight: u64,
+    /// Of those, streams whose end may have been in a segment around a loss.
+    pub in_flight_unsure: u64,
+    /// Such streams that began over 69 s ago: they are taken for ended, and are not in flight.
+    pub unfinished: u64,
     /// Streams that either side gave up.
     pub reset: u64,
     /// Bytes to it.
@@ -152,8 +156,12 @@ pub struct ConnectionReport {
     pub share: f64,
     /// Streams per second of late: since the last reading that was half a second or more before.
     pub current_rate: f64,
-    /// Streams that wait for their answer.
+    /// Streams that wait for their answer, as far as was seen: that many at most.
     pub in_flight: u64,
+    /// Of those, streams whose end may have been in a segment around a loss.
+    pub in_flight_unsure: u64,
+    /// Such streams that began over 69 s ago: they are taken for ended, and are not in flight.
+    pub unfinished: u64,
     /// Bytes to the server.
     pub bytes_to: u64,
     /// Bytes from the server.

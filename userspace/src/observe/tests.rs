@@ -26,6 +26,8 @@ pub(super) fn flow(client: &str, server: &str, streams: u64) -> FlowReading {
         streams,
         before: 0,
         in_flight: 1,
+        in_flight_unsure: 0,
+        unfinished: 0,
         bytes_to_server: 100,
         bytes_to_client: 200,
     }
@@ -317,4 +319,27 @@ fn a_report_survives_json() {
     let back: Report = serde_json::from_str(&text).unwrap();
     assert_eq!(back.verdict, report.verdict);
     assert_eq!(back.groups.len(), report.groups.len());
+}
+
+#[test]
+fn what_is_unsure_of_streams_in_flight_is_told_and_ended_connections_have_none() {
+    let mut flows: Vec<FlowReading> = (0..3)
+        .map(|n| flow(&format!("10.0.0.1:{}", 1000 + n), "10.0.0.2:80", 10))
+        .collect();
+    for flow in &mut flows {
+        flow.in_flight = 5;
+        flow.in_flight_unsure = 2;
+        flow.unfinished = 7;
+    }
+    flows[2].closed = true;
+    let report = report(flows, SCOPE);
+    let peer = &report.groups[0].peers[0];
+    let told = (peer.in_flight, peer.in_flight_unsure, peer.unfinished);
+    assert_eq!(told, (10, 4, 14));
+    let top = &report.groups[0].top;
+    let told = |top: &crate::observe::ConnectionReport| {
+        (top.in_flight, top.in_flight_unsure, top.unfinished)
+    };
+    let told: Vec<_> = top.iter().map(told).collect();
+    assert_eq!(told, [(5, 2, 7), (5, 2, 7), (0, 0, 0)]);
 }

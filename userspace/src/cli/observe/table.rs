@@ -134,6 +134,7 @@ fn peers(group: &GroupReport) -> Table {
             share,
             idle,
             in_flight,
+            in_flight_unsure,
             bytes_to,
             bytes_from,
             latency,
@@ -145,7 +146,7 @@ fn peers(group: &GroupReport) -> Table {
             count(*streams),
             count(*before),
             count(current_rate.round() as u64),
-            count(*in_flight),
+            in_flight_text(*in_flight, *in_flight_unsure),
             latency_text(latency.as_ref(), |latency| latency.p50_us),
             latency_text(latency.as_ref(), |latency| latency.p99_us),
             bytes(*bytes_to),
@@ -179,11 +180,19 @@ fn connections(top: &[ConnectionReport]) -> Table {
             count(connection.streams),
             count(connection.before),
             count(connection.current_rate.round() as u64),
-            count(connection.in_flight),
+            in_flight_text(connection.in_flight, connection.in_flight_unsure),
             percent(connection.share),
         ]);
     }
     table
+}
+
+/// A range where segments were passed over.
+fn in_flight_text(most: u64, unsure: u64) -> String {
+    match unsure {
+        0 => count(most),
+        _ => format!("{}-{}", count(most.saturating_sub(unsure)), count(most)),
+    }
 }
 
 fn latency_text(latency: Option<&Latency>, of: impl Fn(&Latency) -> f64) -> String {
@@ -192,5 +201,16 @@ fn latency_text(latency: Option<&Latency>, of: impl Fn(&Latency) -> f64) -> Stri
         Some(us) if us < 1000.0 => format!("{us:.0} us"),
         Some(us) if us < 1e6 => format!("{:.1} ms", us / 1e3),
         Some(us) => format!("{:.1} s", us / 1e6),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_flight_text;
+
+    #[test]
+    fn streams_in_flight_are_a_range_where_segments_were_passed_over() {
+        assert_eq!(in_flight_text(12, 0), "12");
+        assert_eq!(in_flight_text(12, 9), "3-12");
     }
 }
