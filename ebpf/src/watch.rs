@@ -21,9 +21,9 @@ pub use slots::{
 
 /// Flows that are remembered at once; beyond that the one that was silent for longest is forgotten.
 pub const MAX_FLOWS: u32 = 1 << 16;
-/// Peers that have figures of their own.
+/// Peers that have figures of their own, unless more or fewer are asked for: see [`WatchSettings::peers`].
 pub const MAX_PEERS: u32 = 1024;
-/// The index of a flow without a peer, or beyond [`MAX_PEERS`].
+/// The index of a flow without a peer, or whose peer has no figures of its own.
 pub const NO_PEER: u32 = 0;
 
 /// The same connection seen from either side has one key: the smaller of address and port comes first. The second
@@ -211,8 +211,8 @@ pub struct PeerStats {
 pub struct WatchSettings {
     /// Non-zero: only flows with a server port in `W_PORTS`.
     pub ports_given: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Peers that have figures of their own: the entries of `W_PEERS`, and one less than those of `W_STATS`.
+    pub peers: u32,
 }
 
 /// A set of ports, a bit for each, in host byte order. 8,192 bytes.
@@ -231,7 +231,7 @@ pub enum WatchEvent {
     FlowsFull = 0,
     /// A stream's slot was needed for another stream: it has no latency.
     StreamsFull = 1,
-    /// A peer beyond [`MAX_PEERS`]: its streams are counted by flow only.
+    /// A segment to a peer beyond [`WatchSettings::peers`]: its streams are counted by flow only.
     PeersFull = 2,
     /// The walker lost the boundary (loss, reordering) and searched.
     Resync = 3,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use evenkeel_tests::{
-    Observer, Offloads, PORT, PROXY_PORT, Process, Setup, Stage, eventually, start_python,
+    Observer, Offloads, PORT, PROXY_PORT, Process, Setup, Stage, event, eventually, start_python,
     wait_for_listener,
 };
 use serde_json::Value;
@@ -346,14 +346,34 @@ fn connections_that_the_table_has_no_room_for_are_said_to_be_evicted() -> Result
     // Several readings, one a second, with all connections in use.
     load.wait_for(6000)?;
     load.finish()?.all_ok()?;
-    let evicted = |report: &Value| {
-        let events = report["events"].as_array().into_iter().flatten();
-        let mut evicted = events.filter(|event| event["name"] == "flows_evicted");
-        evicted.find_map(|event| event["count"].as_u64())
-    };
+    let evicted = |report: &Value| event(report, "flows_evicted");
     let (small, large) = (small.finish()?, large.finish()?);
     ensure!(evicted(&small) > Some(0), "{small}");
     ensure!(evicted(&large).is_none(), "{}", large["events"]);
     ensure!(group(&large, PORT)?["connections"] == 2500, "{large}");
+    Ok(())
+}
+
+#[test]
+fn peers_that_have_no_room_for_figures_are_counted_and_said_to_be_there() -> Result<()> {
+    let (stage, _echoes) = stage(2)?;
+    let balancer = stage.lab.balancer();
+    let small = Observer::start(&stage, balancer, &["b1", "b2", "--max-peers", "1"])?;
+    let large = Observer::start(&stage, balancer, &["b1", "b2", "--max-peers", "2"])?;
+    for backend in 0..2 {
+        let target = format!("http://{}/", stage.lab.backend_address(backend, PORT)?);
+        let mut h2load = stage.client("h2load");
+        shell::capture(h2load.args(["-c", "2", "-m", "5", "-n", "1000", &target]))?;
+    }
+    for (observer, timed, full) in [(small, 1, true), (large, 2, false)] {
+        let report = observer.finish()?;
+        let group = group(&report, PORT)?;
+        let counts = by_peer(&group, "streams");
+        ensure!(counts.values().eq(&[1000, 1000]), "{group}");
+        let peers = group["peers"].as_array().context("peers")?;
+        let with = peers.iter().filter(|peer| !peer["latency"].is_null());
+        ensure!(with.count() == timed, "{group}");
+        ensure!(event(&report, "peers_full").is_some() == full, "{report}");
+    }
     Ok(())
 }

@@ -41,9 +41,9 @@ pub static W_PEERS: HashMap<PeerKey, u32, { MAX_PEERS as usize }> = HashMap::new
 #[btf_map]
 pub static W_PEER_COUNT: Array<u64, 1> = Array::new();
 
-/// Peer index -> streams and latencies.
+/// Peer index -> streams and latencies; the first entry is nobody's.
 #[btf_map]
-pub static W_STATS: Array<PeerStats, { MAX_PEERS as usize }> = Array::new();
+pub static W_STATS: Array<PeerStats, { MAX_PEERS as usize + 1 }> = Array::new();
 
 /// What went wrong, by kind.
 #[btf_map]

@@ -2,12 +2,12 @@
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use evenkeel_ebpf::watch::{
-    ABANDONED, MAX_PEERS, NO_PEER, PeerKey, PeerStats, StreamSlot, WatchEvent, bucket, home,
-    other_bucket, stream_bucket, stream_key,
+    ABANDONED, NO_PEER, PeerKey, PeerStats, StreamSlot, WatchEvent, bucket, home, other_bucket,
+    stream_bucket, stream_key,
 };
 
 use crate::atomic::{add, fetch_add};
-use crate::maps::{W_PEER_COUNT, W_PEERS, W_STATS, W_STREAMS, event};
+use crate::maps::{W_PEER_COUNT, W_PEERS, W_SETTINGS, W_STATS, W_STREAMS, event};
 use crate::raw::opaque;
 
 /// The index of a stream's own slot, which has to be compared with the number of slots: Linux 6.1 knows no bounds of what
@@ -212,13 +212,13 @@ pub fn peer(server: &PeerKey) -> u32 {
     if let Some(index) = unsafe { W_PEERS.get(server) } {
         return *index;
     }
-    let Some(count) = W_PEER_COUNT.get_ptr_mut(0) else {
+    let (Some(settings), Some(count)) = (W_SETTINGS.get(0), W_PEER_COUNT.get_ptr_mut(0)) else {
         return NO_PEER;
     };
     // Index 0 stays free. One that is drawn in vain, as another processor was faster, is lost.
     // SAFETY: an aligned word of a live map value.
     let index = unsafe { fetch_add(count, 1) }.saturating_add(1);
-    if index >= u64::from(MAX_PEERS) {
+    if index > u64::from(settings.peers) {
         event(WatchEvent::PeersFull);
         return NO_PEER;
     }

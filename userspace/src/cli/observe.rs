@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use evenkeel_ebpf::watch::MAX_FLOWS;
+use evenkeel_ebpf::watch::{MAX_FLOWS, MAX_PEERS};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use super::Global;
@@ -75,6 +75,10 @@ pub(super) struct Args {
     /// comes back as another one; `flows_evicted` in the events says about how many were.
     #[arg(long, value_name = "N", default_value_t = MAX_FLOWS, value_parser = clap::value_parser!(u32).range(1024..=4_194_304))]
     max_connections: u32,
+    /// Peers that have figures of their own, 3 KiB each. Streams to those beyond are counted by connection only, without
+    /// latency and resets; `peers_full` in the events says that there were such peers.
+    #[arg(long, value_name = "N", default_value_t = MAX_PEERS, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    max_peers: u32,
     /// Attach through the clsact qdisc even where the kernel has tcx.
     #[arg(long, hide = true)]
     clsact: bool,
@@ -95,6 +99,7 @@ pub(super) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         interfaces: &interfaces,
         ports: &args.ports,
         connections: args.max_connections,
+        peers: args.max_peers,
         tc,
         measure: args.cost,
     })?;

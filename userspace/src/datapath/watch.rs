@@ -61,6 +61,8 @@ pub struct Watching<'a> {
     pub ports: &'a [u16],
     /// Connections that are remembered at once; beyond, the one that was silent for longest is forgotten.
     pub connections: u32,
+    /// Peers that have figures of their own.
+    pub peers: u32,
     /// How to attach.
     pub tc: TcAttach,
     /// Have the kernel time the programs, which itself costs some nanoseconds a packet.
@@ -92,6 +94,7 @@ impl Watch {
             interfaces,
             ports,
             connections,
+            peers,
             tc,
             measure,
         } = *what;
@@ -103,9 +106,12 @@ impl Watch {
         }
         let mut ebpf = EbpfLoader::new()
             .map_max_entries("W_FLOWS", connections)
+            .map_max_entries("W_PEERS", peers)
+            // The first entry is nobody's.
+            .map_max_entries("W_STATS", peers.saturating_add(1))
             .load(object::watch()?)
             .map_err(|error| DatapathError::Load(Box::new(error)))?;
-        choose(&mut ebpf, ports)?;
+        choose(&mut ebpf, ports, peers)?;
         let measuring = if measure {
             Some(measure_programs()?)
         } else {
@@ -237,15 +243,15 @@ fn check(interface: &str) -> Result<(), DatapathError> {
     }
 }
 
-/// Says which ports are observed.
-fn choose(ebpf: &mut Ebpf, ports: &[u16]) -> Result<(), DatapathError> {
+/// Says which ports are observed, and how many peers have figures of their own.
+fn choose(ebpf: &mut Ebpf, ports: &[u16], peers: u32) -> Result<(), DatapathError> {
     let mut set = PortSet { words: [0; 1024] };
     for port in ports {
         set.words[usize::from(port >> 6)] |= 1 << (port & 63);
     }
     let settings = WatchSettings {
         ports_given: u32::from(!ports.is_empty()),
-        reserved: 0,
+        peers,
     };
     set_only(ebpf, "W_PORTS", set)?;
     set_only(ebpf, "W_SETTINGS", settings)
