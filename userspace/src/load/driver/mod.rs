@@ -9,7 +9,7 @@
 //! | --- | --- |
 //! | [`plan`] | what a run is; refuses what makes no sense |
 //! | [`schedule`], [`share`], [`work`] | when a request is meant to start, and which client does it |
-//! | [`balance`], [`target`], [`channel`], [`dial`], [`join`] | which connection of the client takes it, and how that is made |
+//! | [`balance`], [`target`], [`channel`], [`dial`] | which connection of the client takes it, and how that is made |
 //! | [`head`], [`payload`] | what a request says |
 //! | [`http2`], [`http1`], [`rpc`], [`mux`] | how it goes over the wire, and whether the answer is good |
 //! | [`record`], [`report`], [`interval`], [`progress`], [`log`] | what is told of it |
@@ -24,7 +24,6 @@ mod head;
 mod http1;
 mod http2;
 mod interval;
-mod join;
 mod log;
 mod mux;
 mod payload;

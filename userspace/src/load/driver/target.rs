@@ -15,11 +15,12 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream;
 use http::uri::Authority;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::join::join;
 use crate::load::Malformed;
 
 /// An address, or a name that has addresses.
@@ -113,7 +114,8 @@ async fn resolve_by(
             .await
             .map_err(|error| io::Error::new(error.kind(), format!("resolve {target}: {error}")))
     });
-    join(each, AT_ONCE).await.into_iter().collect()
+    let found: Vec<_> = stream::iter(each).buffered(AT_ONCE).collect().await;
+    found.into_iter().collect()
 }
 
 // === impl Addresses ===
@@ -197,7 +199,7 @@ impl Addresses {
             tokio::time::sleep_until(last + PAUSE).await;
             let each = targets.iter().zip(&known);
             let each = each.map(|(target, own)| async move { look_up(target, own).await });
-            join(each, AT_ONCE).await;
+            stream::iter(each).buffered(AT_ONCE).collect::<()>().await;
         }
     }
 }
