@@ -18,6 +18,7 @@
 //! for a backend that can be reached ends after [`Limits::search_time`](super::limits::Limits::search_time).
 
 mod ending;
+mod opening;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -31,14 +32,13 @@ use h2::{Reason, RecvStream, SendStream};
 use http::{Request, Response};
 use tokio::time::Instant;
 
-use super::detect::Protocol;
 use super::downstream::Client;
 use super::pump::{Pump, Pumped, Watch};
 use super::registry::Open;
 use super::replay::{Keep, Replay};
 use super::respond::{Failure, is_grpc};
 use super::stats::{BackendCounters, Counter, InFlight};
-use super::upstream::{Acquired, Ticket};
+use super::upstream::Ticket;
 use super::worker::View;
 
 /// A stream being forwarded.
@@ -189,69 +189,6 @@ impl Exchange {
         reset.map(|reset| reset.unwrap_or(Reason::CANCEL))
     }
 
-    /// Sends the request to a backend; false when the client was answered because there is none.
-    fn open(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        loop {
-            let position = match &self.attempt {
-                Some(attempt) => attempt.position,
-                None => match self.choose() {
-                    Some((position, in_flight)) if !self.searched_enough() => {
-                        self.attempt = Some(Attempt {
-                            position,
-                            _in_flight: in_flight,
-                            opened: None,
-                        });
-                        position
-                    }
-                    _ => {
-                        self.give_up();
-                        return Poll::Ready(false);
-                    }
-                },
-            };
-            let pool = &self.view.pools[position];
-            match pool.acquire(cx) {
-                Acquired::Ready(upstream) => {
-                    let Ok((response, mut send, ticket)) =
-                        upstream.open(copy(&self.head), self.without_content)
-                    else {
-                        // Going away, and nothing was sent: the pool looks for another connection.
-                        pool.remove(&upstream);
-                        continue;
-                    };
-                    pool.counters().opened.add(1);
-                    // An error shows again, with its reason, when the response is awaited.
-                    let _ = self.replay.send(&mut send);
-                    if self.replay.has_ended() {
-                        self.upload = None;
-                    }
-                    if let Some(attempt) = &mut self.attempt {
-                        attempt.opened = Some(Opened {
-                            send,
-                            response,
-                            _ticket: ticket,
-                        });
-                    }
-                    return Poll::Ready(true);
-                }
-                Acquired::Waiting => {
-                    if let Some(pump) = &mut self.upload {
-                        pump.gather(cx);
-                    }
-                    return Poll::Pending;
-                }
-                Acquired::Unavailable => {
-                    self.unreachable(position);
-                }
-            }
-        }
-    }
-
-    fn choose(&self) -> Option<(usize, InFlight)> {
-        let worker = &self.client.worker;
-        worker.choose(&self.view, Protocol::Http2, &self.tried)
-    }
-
     /// Moves request content; `Ready` when the exchange is over by it.
     fn upload(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(Attempt {
@@ -395,14 +332,4 @@ impl Future for Exchange {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         self.get_mut().drive(cx)
     }
-}
-
-/// A copy of the request's head. Its extensions are `h2`'s own, of the client's connection.
-fn copy(head: &Request<()>) -> Request<()> {
-    let mut request = Request::new(());
-    *request.method_mut() = head.method().clone();
-    *request.uri_mut() = head.uri().clone();
-    *request.version_mut() = head.version();
-    *request.headers_mut() = head.headers().clone();
-    request
 }

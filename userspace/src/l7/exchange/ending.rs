@@ -1,27 +1,12 @@
 //! How an exchange ends: answered, refused, lost or given up.
 
 use h2::Reason;
-use tokio::time::Instant;
 
 use super::{Exchange, ResponseState};
 use crate::l7::guard::Guard;
 use crate::l7::respond::{Failure, is_grpc};
 
 impl Exchange {
-    /// A backend could not be reached, hence has not seen the request: others are tried while there is time.
-    pub(super) fn unreachable(&mut self, position: usize) {
-        self.tried.push(position);
-        self.attempt = None;
-        let limits = &self.client.worker.limits;
-        self.search_ends
-            .get_or_insert_with(|| Instant::now() + limits.search_time());
-    }
-
-    /// True when there is no time left to try others.
-    pub(super) fn searched_enough(&self) -> bool {
-        self.search_ends.is_some_and(|end| Instant::now() >= end)
-    }
-
     /// Nothing left to try: the last refusal, else our own answer.
     pub(super) fn give_up(&mut self) {
         match self.refused {
