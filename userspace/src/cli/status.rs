@@ -162,6 +162,7 @@ fn events_of(proxy: &ProxyStats) -> Vec<ProxyEvent<'_>> {
             for (name, lost, number) in [
                 ("connect_failures", true, backend.connect_failures),
                 ("streams_failed", true, backend.streams_failed),
+                ("streams_timed_out", true, backend.streams_timed_out),
                 ("streams_reset", false, backend.streams_reset),
                 ("streams_retried", false, backend.streams_retried),
                 ("upstream_full", false, backend.upstream_full),

@@ -49,6 +49,8 @@ fn range(key: &str) -> RangeInclusive<u64> {
         "max_frame" => 16_384..=16_777_215,
         "connection_window" | "upstream_connection_window" => 65_535..=2_147_483_647,
         "stream_window" | "upstream_stream_window" => 1024..=2_147_483_647,
+        // 0: never.
+        "stream_idle_timeout_ms" => 0..=86_400_000,
         key if key.ends_with("_ms") => 1..=86_400_000,
         _ => 1..=1_000_000,
     }

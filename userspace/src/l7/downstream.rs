@@ -22,7 +22,7 @@ use super::guard::Guard;
 use super::io::Io;
 use super::registry::Registered;
 use super::streams::Streams;
-use super::worker::{View, Worker};
+use super::worker::{TICK_MS, View, Worker};
 
 /// Turns of one poll; then other connections get their chance.
 const TURNS: usize = 16;
@@ -96,6 +96,7 @@ pub async fn serve(
         leaving: Leaving::Not,
         counted: (0, 0),
     };
+    downstream.end_idle();
     poll_fn(|cx| downstream.poll(cx)).await;
     downstream.count_bytes();
     let (client, leaving) = (downstream.client.clone(), downstream.leaving);
@@ -139,6 +140,9 @@ impl Downstream {
             self.leaving = Leaving::Gracefully;
             self.connection.graceful_shutdown();
         }
+        if handle.look_is_due() {
+            self.end_idle();
+        }
         let ended = self.turns(cx);
         let flushed = client.io.flush(cx);
         let sent = self.count_bytes();
@@ -177,6 +181,29 @@ impl Downstream {
         }
         cx.waker().wake_by_ref();
         false
+    }
+
+    /// Ends the streams in which nothing moved for too long, and says when to look again: when the first of the others may
+    /// have to end. One that is opened meanwhile has until later.
+    fn end_idle(&mut self) {
+        let worker = &self.client.worker;
+        let (now, timeout) = (worker.now(), worker.limits.stream_idle_timeout_ms);
+        if timeout == 0 {
+            return;
+        }
+        // What moved did so up to a tick after the one that it is noted with: never too early.
+        let timeout = timeout + TICK_MS;
+        let mut next = now + timeout;
+        self.streams.wake_those(|exchange| {
+            let due = exchange.moved_at() + timeout;
+            if now >= due {
+                exchange.end_as_idle();
+                return true;
+            }
+            next = next.min(due);
+            false
+        });
+        self.client.registered.handle.look_at(next);
     }
 
     /// `h2` ended the connection: it has its own limits for floods, and told the client.

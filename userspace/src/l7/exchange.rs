@@ -13,9 +13,13 @@
 //! | backend: REFUSED_STREAM or GOAWAY below this stream, replay possible | client: nothing; another backend is tried |
 //! | no backend, or connection lost before the response | client: the answer in [`respond`](super::respond) |
 //! | connection lost after the response began | client: RST_STREAM INTERNAL_ERROR |
+//! | nothing moved for [`Limits::stream_idle_timeout_ms`] | backend: RST_STREAM CANCEL; client: the same once the response began, before it the answer in [`respond`](super::respond) |
 //!
 //! Only what the backend is known not to have looked at is retried (RFC 9113, section 8.7), at most `retries` times. The search
-//! for a backend that can be reached ends after [`Limits::search_time`](super::limits::Limits::search_time).
+//! for a backend that can be reached ends after [`Limits::search_time`].
+//!
+//! [`Limits::stream_idle_timeout_ms`]: super::limits::Limits::stream_idle_timeout_ms
+//! [`Limits::search_time`]: super::limits::Limits::search_time
 
 mod ending;
 mod opening;
@@ -63,6 +67,10 @@ pub struct Exchange {
     response: ResponseState,
     /// The reset that the client gets once all that came before it is on its way.
     parting: Option<Reason>,
+    /// Milliseconds of the worker's tick before something was passed on last: a store for each chunk, and no timer.
+    moved_at: u64,
+    /// That was too long ago.
+    idle: bool,
 }
 
 struct Attempt {
@@ -93,6 +101,7 @@ pub fn refuse(mut respond: SendResponse<Bytes>, request: &Request<RecvStream>) {
 /// Counts response content, and what the client earns by it.
 struct Deliver<'a> {
     client: &'a Client,
+    moved_at: &'a mut u64,
     bytes: &'a Counter,
 }
 
@@ -100,6 +109,11 @@ impl Watch for Deliver<'_> {
     fn chunk(&mut self, chunk: &Bytes, _last: bool) {
         self.bytes.add(chunk.len() as u64);
         self.client.io.earn(|guard| guard.data_sent(chunk.len()));
+        *self.moved_at = self.client.worker.now();
+    }
+
+    fn trailers(&mut self) {
+        *self.moved_at = self.client.worker.now();
     }
 }
 
@@ -121,6 +135,7 @@ impl Exchange {
         }
         let without_content = content.is_end_stream();
         let room = client.worker.limits.replay_bytes;
+        let now = client.worker.now();
         Self {
             client,
             _open: open,
@@ -137,12 +152,28 @@ impl Exchange {
             attempt: None,
             response: ResponseState::Awaited,
             parting: None,
+            moved_at: now,
+            idle: false,
         }
+    }
+
+    /// Milliseconds of the worker's tick before something was passed on last, in either direction.
+    pub fn moved_at(&self) -> u64 {
+        self.moved_at
+    }
+
+    /// Nothing was passed on for too long: the exchange ends when it is polled next.
+    pub fn end_as_idle(&mut self) {
+        self.idle = true;
     }
 
     fn drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(reason) = self.parting {
             self.reset_client(reason);
+            return Poll::Ready(());
+        }
+        if self.idle {
+            self.time_out();
             return Poll::Ready(());
         }
         loop {
@@ -205,6 +236,8 @@ impl Exchange {
         let mut keep = Keep {
             replay: &mut self.replay,
             bytes: &self.view.pools[*position].counters().request_bytes,
+            moved_at: &mut self.moved_at,
+            now: self.client.worker.now(),
         };
         match ready!(pump.poll(&mut opened.send, &mut keep, cx)) {
             Pumped::Done => self.upload = None,
@@ -244,9 +277,11 @@ impl Exchange {
         while let Some(interim) = ready!(opened.response.poll_informational(cx)) {
             // An error means that the client has gone, which `client_reset` sees.
             let _ = self.respond.send_informational(interim?);
+            self.moved_at = self.client.worker.now();
         }
         let (head, content) = ready!(Pin::new(&mut opened.response).poll(cx))?.into_parts();
         let ends = content.is_end_stream();
+        self.moved_at = self.client.worker.now();
         match self
             .respond
             .send_response(Response::from_parts(head, ()), ends)
@@ -275,6 +310,7 @@ impl Exchange {
         };
         let mut deliver = Deliver {
             client: &self.client,
+            moved_at: &mut self.moved_at,
             bytes: &self.view.pools[position].counters().response_bytes,
         };
         match ready!(pump.poll(send, &mut deliver, cx)) {

@@ -26,13 +26,19 @@ pub struct Limits {
     pub max_connections: usize,
     /// How long a new connection may take to show which protocol it speaks.
     pub detect_timeout_ms: u64,
-    /// A downstream connection without a stream, request or tunnel is asked to go away after this long.
+    /// A downstream connection without a stream, request or tunnel is asked to go away after this long, and closed
+    /// `stream_idle_timeout_ms` later.
     pub idle_timeout_ms: u64,
     /// An HTTP/1.1 connection is closed when no whole request head came for this long.
     pub http1_idle_timeout_ms: u64,
     /// A downstream connection, of either protocol or as a tunnel, is closed when bytes have waited for it this long and it
     /// took none of them. Content of an HTTP/2 stream without a window does not wait: it stays with the backend.
     pub stall_timeout_ms: u64,
+    /// A stream of HTTP/2 is ended when nothing of its request or response could be passed on for this long: 504, or
+    /// DEADLINE_EXCEEDED for gRPC, where no response has begun, else RST_STREAM (CANCEL); 0: never. PING and WINDOW_UPDATE
+    /// move nothing. A service whose streams may be silent for longer, such as a watch over gRPC, needs more, or 0. Requests
+    /// of HTTP/1.1 and tunnels (WebSocket) are not ended: see `stall_timeout_ms`.
+    pub stream_idle_timeout_ms: u64,
 
     /// Streams that one client connection may have open.
     pub max_streams: u32,
@@ -103,6 +109,8 @@ impl Default for Limits {
             idle_timeout_ms: 3_600_000,
             http1_idle_timeout_ms: 75_000,
             stall_timeout_ms: 60_000,
+            // As Envoy's `stream_idle_timeout`.
+            stream_idle_timeout_ms: 300_000,
             max_streams: 128,
             stream_window: 128 * 1024,
             connection_window: 128 * 128 * 1024,

@@ -37,7 +37,7 @@ fn one(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// A silent stream may last for ever, but not its connection to a peer that vanished without a word: asked after a minute of
+/// A silent tunnel may last for ever, but not its connection to a peer that vanished without a word: asked after a minute of
 /// silence, it is given up half a minute later.
 pub fn keepalive() -> TcpKeepalive {
     TcpKeepalive::new()

@@ -38,6 +38,9 @@ pub struct Handle {
     /// Milliseconds of the last tick that found it busy, and of the last that found bytes flowing, or none waiting.
     busy_at: Cell<u64>,
     flowing_at: Cell<u64>,
+    /// Milliseconds from when on its streams are to be looked at, if at all; and that they are to be now.
+    look_at: Cell<Option<u64>>,
+    look: Cell<bool>,
     /// It is closed because it took nothing.
     stalled: Cell<bool>,
     waker: RefCell<Option<Waker>>,
@@ -88,6 +91,16 @@ impl Handle {
         self.wake();
     }
 
+    /// Has [`Handle::look_is_due`] be true from then on; `at` in milliseconds.
+    pub fn look_at(&self, at: u64) {
+        self.look_at.set(Some(at));
+    }
+
+    /// True once for each call of [`Handle::look_at`], when its time has come.
+    pub fn look_is_due(&self) -> bool {
+        self.look.take()
+    }
+
     /// One more stream is open, until the result is dropped.
     pub fn opened(self: &Rc<Self>) -> Open {
         self.open.set(self.open.get() + 1);
@@ -109,12 +122,20 @@ impl Handle {
         if self.outflow.is_flowing() {
             self.flowing_at.set(now);
         }
+        let idle = now.saturating_sub(self.busy_at.get());
+        let patience = limits.stream_idle_timeout_ms;
         if now.saturating_sub(self.flowing_at.get()) >= limits.stall_timeout_ms {
             self.stalled.set(true);
             self.close_now();
-        } else if now.saturating_sub(self.busy_at.get()) >= limits.idle_timeout_ms
-            && !self.drain.replace(true)
-        {
+        } else if patience > 0 && idle >= limits.idle_timeout_ms + patience {
+            // Left of its streams are only answers in `h2`, for which the client opens no window.
+            self.close_now();
+        } else if idle >= limits.idle_timeout_ms && !self.drain.replace(true) {
+            self.wake();
+        }
+        if self.open.get() > 0 && self.look_at.get().is_some_and(|at| now >= at) {
+            self.look_at.set(None);
+            self.look.set(true);
             self.wake();
         }
     }

@@ -26,6 +26,10 @@ pub struct Keep<'a> {
     pub replay: &'a mut Replay,
     /// Where they are counted.
     pub bytes: &'a Counter,
+    /// Where it is noted that something moved, and when that is.
+    pub moved_at: &'a mut u64,
+    /// The worker's milliseconds.
+    pub now: u64,
 }
 
 // === impl Replay ===
@@ -90,10 +94,12 @@ impl Watch for Keep<'_> {
     fn chunk(&mut self, chunk: &Bytes, last: bool) {
         self.bytes.add(chunk.len() as u64);
         self.replay.keep(chunk, last);
+        *self.moved_at = self.now;
     }
 
     fn trailers(&mut self) {
         // Rare enough in requests not to be kept.
         self.replay.forget();
+        *self.moved_at = self.now;
     }
 }

@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | no service, no backend, all backends down or full | 503 | 14 UNAVAILABLE |
 //! | the backend's connection was lost before it answered | 502 | 14 UNAVAILABLE |
+//! | nothing moved for `stream_idle_timeout_ms` | 504 | 4 DEADLINE_EXCEEDED |
 //!
 //! A gRPC client gets the failure as a trailers-only response: status 200 and `grpc-status` in the only header block.
 
@@ -22,6 +23,9 @@ pub enum Failure {
     /// The connection was lost before the response.
     #[error("backend connection lost")]
     UpstreamLost,
+    /// Neither side moved for too long, and there was no response yet.
+    #[error("stream idle for too long")]
+    TimedOut,
 }
 
 impl Failure {
@@ -31,6 +35,7 @@ impl Failure {
         match self {
             Self::NoService | Self::NoBackend => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamLost => StatusCode::BAD_GATEWAY,
+            Self::TimedOut => StatusCode::GATEWAY_TIMEOUT,
         }
     }
 
@@ -41,6 +46,7 @@ impl Failure {
             Self::NoService | Self::NoBackend | Self::UpstreamLost => {
                 HeaderValue::from_static("14")
             }
+            Self::TimedOut => HeaderValue::from_static("4"),
         }
     }
 
@@ -49,6 +55,7 @@ impl Failure {
             Self::NoService => "evenkeel: no such service here",
             Self::NoBackend => "evenkeel: no backend available",
             Self::UpstreamLost => "evenkeel: backend connection lost",
+            Self::TimedOut => "evenkeel: stream idle for too long",
         })
     }
 

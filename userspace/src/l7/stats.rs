@@ -63,6 +63,8 @@ pub struct BackendCounters {
     pub reset_by_client: Counter,
     /// Reset by the backend.
     pub reset_by_backend: Counter,
+    /// Ended because nothing moved for `stream_idle_timeout_ms`.
+    pub timed_out: Counter,
     /// Refused unprocessed, and tried elsewhere.
     pub retried: Counter,
     /// Attempts to connect that failed.
@@ -184,6 +186,9 @@ pub struct BackendStats {
     pub streams_failed: u64,
     /// Streams reset, by the client or the backend.
     pub streams_reset: u64,
+    /// Streams ended because nothing moved for `stream_idle_timeout_ms`.
+    #[serde(default)]
+    pub streams_timed_out: u64,
     /// Streams refused unprocessed, and tried elsewhere.
     pub streams_retried: u64,
     /// Attempts to connect that failed.

@@ -91,6 +91,20 @@ impl<F: Future<Output = ()>> Streams<F> {
         self.turn = turn;
     }
 
+    /// Shows each future to `due`, and has those polled at the next turn for which it is true.
+    pub fn wake_those(&mut self, mut due: impl FnMut(&mut F) -> bool)
+    where
+        F: Unpin,
+    {
+        for place in &mut self.places {
+            if let Some(future) = place.future.as_mut().get_mut()
+                && due(future)
+            {
+                place.waker.wake_by_ref();
+            }
+        }
+    }
+
     fn poll_place(&mut self, index: usize) {
         let place = &mut self.places[index];
         let Some(future) = place.future.as_mut().as_pin_mut() else {

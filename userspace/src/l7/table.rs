@@ -173,6 +173,7 @@ fn backend_stats(spec: &BackendSpec, load: &Load) -> BackendStats {
         streams_ok: load.sum(|c| &c.ok),
         streams_failed: load.sum(|c| &c.failed),
         streams_reset: load.sum(|c| &c.reset_by_client) + load.sum(|c| &c.reset_by_backend),
+        streams_timed_out: load.sum(|c| &c.timed_out),
         streams_retried: load.sum(|c| &c.retried),
         connect_failures: load.sum(|c| &c.connect_failures),
         upstream_full: load.sum(|c| &c.upstream_full),

@@ -28,7 +28,7 @@ use super::{detect, listener};
 use crate::balance::Candidate;
 
 /// How often idle timeouts and keepalives are looked at; they need no better precision, and no timer each.
-const TICK: Duration = Duration::from_millis(250);
+pub const TICK_MS: u64 = 250;
 
 /// What all workers share.
 pub struct Shared {
@@ -154,6 +154,11 @@ impl Worker {
     /// True while no newer table has come than the one that the view was made from.
     pub fn is_current(&self, view: &View) -> bool {
         view.generation == self.shared.generation.load(Relaxed)
+    }
+
+    /// Milliseconds of the last tick, never 0: time enough for timeouts, and no call of the system's clock.
+    pub fn now(&self) -> u64 {
+        self.now.get()
     }
 
     /// Chooses a backend that is not among those `tried`, and counts a stream in flight to it.
@@ -312,7 +317,7 @@ async fn serve(
         let socket = TcpListener::from_std(socket)?;
         accepting.push(tokio::task::spawn_local(accept(worker.clone(), socket)));
     }
-    let mut ticks = tokio::time::interval(TICK);
+    let mut ticks = tokio::time::interval(Duration::from_millis(TICK_MS));
     loop {
         tokio::select! {
             _ = ticks.tick() => worker.tick(),

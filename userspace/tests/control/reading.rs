@@ -20,6 +20,7 @@ fn proxy_figures() -> ProxyStats {
         streams_ok: 9,
         streams_failed: 0,
         streams_reset: 0,
+        streams_timed_out: 0,
         streams_retried: 0,
         connect_failures: if down { 1234 } else { 0 },
         upstream_full: 0,

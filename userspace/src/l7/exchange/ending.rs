@@ -73,6 +73,24 @@ impl Exchange {
         }
     }
 
+    /// Nothing moved for too long, whoever is to blame: both sides are let go.
+    pub(super) fn time_out(&mut self) {
+        match self.response {
+            ResponseState::Awaited => self.answer(Failure::TimedOut),
+            ResponseState::Content { .. } | ResponseState::Done { .. } => {
+                self.reset_client(Reason::CANCEL);
+            }
+        }
+        if !matches!(self.response, ResponseState::Done { .. })
+            && let Some(counters) = self.counters()
+        {
+            counters.timed_out.add(1);
+        }
+        if let Some(opened) = self.opened() {
+            opened.send.send_reset(Reason::CANCEL);
+        }
+    }
+
     pub(super) fn reset_client(&mut self, reason: Reason) {
         match &mut self.response {
             ResponseState::Awaited => self.respond.send_reset(reason),

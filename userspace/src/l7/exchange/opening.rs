@@ -42,6 +42,7 @@ impl Exchange {
                         continue;
                     };
                     pool.counters().opened.add(1);
+                    self.moved_at = self.client.worker.now();
                     // An error shows again, with its reason, when the response is awaited.
                     let _ = self.replay.send(&mut send);
                     if self.replay.has_ended() {

@@ -15,6 +15,8 @@ use crate::balance::Policy;
 use crate::l7::table::{BackendSpec, ServiceSpec};
 use crate::l7::{ServiceStats, listener};
 
+mod idle_streams;
+
 const IDLE_TIMEOUT_MS: u64 = 300_000;
 const IDLE_TIMEOUT: Duration = Duration::from_millis(IDLE_TIMEOUT_MS);
 
@@ -27,7 +29,12 @@ struct World {
 
 impl World {
     fn start(backend: SocketAddr) -> Self {
+        Self::with(0, backend)
+    }
+
+    fn with(stream_idle_timeout_ms: u64, backend: SocketAddr) -> Self {
         let limits = Limits {
+            stream_idle_timeout_ms,
             idle_timeout_ms: IDLE_TIMEOUT_MS,
             // By this clock an answer may take any time, or none.
             detect_timeout_ms: 86_400_000,
@@ -101,19 +108,24 @@ async fn backend<F: Future<Output = ()> + 'static>(
 
 /// A backend that sends the head of each response at once, and its end when it is released.
 async fn held_http2() -> (SocketAddr, watch::Sender<bool>) {
+    held_http2_with(Bytes::new()).await
+}
+
+/// The same with content at the end.
+async fn held_http2_with(end: Bytes) -> (SocketAddr, watch::Sender<bool>) {
     let (release, released) = watch::channel(false);
     let address = backend(move |socket| {
-        let released = released.clone();
+        let (released, end) = (released.clone(), end.clone());
         async move {
             let mut connection = h2::server::handshake(socket).await.expect("handshake");
             while let Some(Ok((_, mut respond))) = connection.accept().await {
-                let mut released = released.clone();
+                let (mut released, end) = (released.clone(), end.clone());
                 spawn_local(async move {
                     let mut content = respond
                         .send_response(Response::new(()), false)
                         .expect("head");
                     let _ = released.wait_for(|released| *released).await;
-                    content.send_data(Bytes::new(), true).expect("end");
+                    content.send_data(end, true).expect("end");
                 });
             }
         }
