@@ -151,12 +151,13 @@ fn events_of(proxy: &ProxyStats) -> Vec<ProxyEvent<'_>> {
     let refused = proxy.connections_refused;
     add("connections_refused", true, "", String::new(), refused);
     for service in &proxy.services {
-        for (name, number) in [
-            ("no_backend", service.no_backend),
-            ("floods", service.floods),
-            ("stalled", service.stalled),
+        for (name, lost, number) in [
+            ("no_backend", true, service.no_backend),
+            ("streams_placed_again", false, service.streams_placed_again),
+            ("floods", true, service.floods),
+            ("stalled", true, service.stalled),
         ] {
-            add(name, true, &service.name, String::new(), number);
+            add(name, lost, &service.name, String::new(), number);
         }
         for backend in &service.backends {
             for (name, lost, number) in [

@@ -124,6 +124,15 @@ async fn linger(client: &Client, leaving: Leaving) {
     .await;
 }
 
+// === impl Client ===
+
+impl Client {
+    /// The service as of now.
+    pub fn view(&self) -> Option<Rc<View>> {
+        self.worker.view(self.local)
+    }
+}
+
 // === impl Downstream ===
 
 impl Downstream {
@@ -218,7 +227,7 @@ impl Downstream {
 
     fn open(&mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
         if !self.client.worker.is_current(&self.view) {
-            match self.client.worker.view(self.client.local) {
+            match self.client.view() {
                 Some(view) => self.view = view,
                 None => return super::exchange::refuse(respond, &request),
             }

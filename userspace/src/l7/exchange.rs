@@ -1,6 +1,7 @@
 //! One stream, from the client's request to the end of the backend's response.
 //!
 //! 1. Choose a backend by the service's policy, and get a connection to it with room for one more stream.
+//!    A new table that takes the backend away meanwhile has it choose again.
 //! 2. Send the request; move its content ([`Pump`]) while it comes.
 //! 3. Forward interim responses, the response, its content and trailers, each as it comes.
 //!
@@ -61,6 +62,8 @@ pub struct Exchange {
     refused: Option<Reason>,
     /// Attempts that a backend refused.
     refusals: u32,
+    /// Times it was placed on another backend, by a new table.
+    placed_again: u32,
     /// When the search for a backend that can be reached ends, once one could not.
     search_ends: Option<Instant>,
     attempt: Option<Attempt>,
@@ -148,6 +151,7 @@ impl Exchange {
             tried: Vec::new(),
             refused: None,
             refusals: 0,
+            placed_again: 0,
             search_ends: None,
             attempt: None,
             response: ResponseState::Awaited,

@@ -97,6 +97,8 @@ pub struct ServiceCounters {
     pub http1_connections: Counter,
     /// Streams that no backend could take.
     pub no_backend: Counter,
+    /// Streams whose backend was removed or drained while they waited for a connection, and that chose again.
+    pub placed_again: Counter,
     /// Clients told ENHANCE_YOUR_CALM.
     pub floods: Counter,
     /// Client connections closed because they took nothing for `stall_timeout_ms`.
@@ -151,6 +153,9 @@ pub struct ServiceStats {
     pub http1_connections: u64,
     /// Streams that no backend could take.
     pub no_backend: u64,
+    /// Streams whose backend was removed or drained while they waited for a connection, and that chose again.
+    #[serde(default)]
+    pub streams_placed_again: u64,
     /// Clients told ENHANCE_YOUR_CALM.
     pub floods: u64,
     /// Client connections closed because they took nothing for `stall_timeout_ms`.

@@ -147,6 +147,7 @@ impl Service {
             connections_active: sum(|c| &c.connections_active),
             http1_connections: sum(|c| &c.http1_connections),
             no_backend: sum(|c| &c.no_backend),
+            streams_placed_again: sum(|c| &c.placed_again),
             floods: sum(|c| &c.floods),
             stalled: sum(|c| &c.stalled),
             received_bytes: sum(|c| &c.received_bytes),

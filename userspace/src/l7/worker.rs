@@ -223,6 +223,7 @@ impl Worker {
             if !kept {
                 pool.retire();
             }
+            pool.table_changed();
             kept
         });
     }
@@ -289,6 +290,17 @@ impl View {
     /// The worker's counters for the service.
     pub fn counters(&self) -> &ServiceCounters {
         &self.service.counters[self.worker]
+    }
+
+    /// The position of a backend by its pool, if the service has it.
+    pub fn position_of(&self, pool: &Rc<Pool>) -> Option<usize> {
+        self.pools.iter().position(|other| Rc::ptr_eq(other, pool))
+    }
+
+    /// True where a backend gets new streams, as far as the table says.
+    pub fn takes_streams(&self, position: usize) -> bool {
+        let backend = &self.service.spec.backends[position];
+        !backend.draining && backend.weight > 0
     }
 }
 

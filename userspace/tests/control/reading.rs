@@ -41,6 +41,7 @@ fn proxy_figures() -> ProxyStats {
             connections_active: 5,
             http1_connections: 0,
             no_backend: 0,
+            streams_placed_again: 0,
             floods: 2,
             stalled: 0,
             received_bytes: 100,

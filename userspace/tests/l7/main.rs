@@ -8,6 +8,7 @@ mod forward;
 mod frames;
 mod http1;
 mod limits;
+mod placing;
 mod reach;
 mod retry;
 mod shared;

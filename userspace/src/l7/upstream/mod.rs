@@ -174,6 +174,11 @@ impl Pool {
         self.http1.clear();
     }
 
+    /// The table was replaced: streams that wait for a connection see whether they still wait for the right one.
+    pub fn table_changed(&self) {
+        self.wake_waiting();
+    }
+
     /// Looks after idle and silent connections, and says whether the backend can be reached; `now` in milliseconds.
     pub fn tick(&self, now: u64) {
         let limits = &*self.limits;
