@@ -5,6 +5,7 @@
 //! | no service, no backend, all backends down or full | 503 | 14 UNAVAILABLE |
 //! | the backend's connection was lost before it answered | 502 | 14 UNAVAILABLE |
 //! | nothing moved for `stream_idle_timeout_ms` | 504 | 4 DEADLINE_EXCEEDED |
+//! | a transfer coding other than `chunked` | 501 | 12 UNIMPLEMENTED |
 //!
 //! A gRPC client gets the failure as a trailers-only response: status 200 and `grpc-status` in the only header block.
 
@@ -26,6 +27,9 @@ pub enum Failure {
     /// Neither side moved for too long, and there was no response yet.
     #[error("stream idle for too long")]
     TimedOut,
+    /// A transfer coding other than `chunked`, which only HTTP/1.1 has (RFC 9112, section 6.1).
+    #[error("unknown transfer coding")]
+    UnknownCoding,
 }
 
 impl Failure {
@@ -36,6 +40,7 @@ impl Failure {
             Self::NoService | Self::NoBackend => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamLost => StatusCode::BAD_GATEWAY,
             Self::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+            Self::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
         }
     }
 
@@ -47,6 +52,7 @@ impl Failure {
                 HeaderValue::from_static("14")
             }
             Self::TimedOut => HeaderValue::from_static("4"),
+            Self::UnknownCoding => HeaderValue::from_static("12"),
         }
     }
 
@@ -56,6 +62,7 @@ impl Failure {
             Self::NoBackend => "evenkeel: no backend available",
             Self::UpstreamLost => "evenkeel: backend connection lost",
             Self::TimedOut => "evenkeel: stream idle for too long",
+            Self::UnknownCoding => "evenkeel: unknown transfer coding",
         })
     }
 

@@ -246,3 +246,32 @@ async fn connections_beyond_those_that_may_be_kept_are_closed_and_counted() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn content_with_a_transfer_coding_that_would_lose_its_label_is_refused() {
+    within(async {
+        const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+        let (backend, mut heads) = scripted(&[OK]).await;
+        let (_proxy, address) = proxy(&[backend]);
+        for codings in [
+            "Transfer-Encoding: gzip, chunked",
+            "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked",
+        ] {
+            let mut client = TcpStream::connect(address).await.expect("connect");
+            let request =
+                format!("POST /gzip HTTP/1.1\r\nHost: test\r\n{codings}\r\n\r\n2\r\nhi\r\n0\r\n\r\n");
+            client.write_all(request.as_bytes()).await.expect("write");
+            let response = read_until(&mut client, "coding\n").await;
+            assert!(response.starts_with("HTTP/1.1 501"), "{response}");
+        }
+        // Chunked alone passes, and is the first that the backend sees.
+        let mut client = TcpStream::connect(address).await.expect("connect");
+        let request = "POST /chunked HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n";
+        client.write_all(request.as_bytes()).await.expect("write");
+        let response = read_until(&mut client, "\r\n\r\nok").await;
+        assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+        let head = heads.recv().await.expect("head").to_lowercase();
+        assert!(head.starts_with("post /chunked"), "{head}");
+    })
+    .await;
+}

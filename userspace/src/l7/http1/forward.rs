@@ -25,6 +25,10 @@ enum Unanswered {
 
 /// Forwards a request; failures become answers.
 pub async fn forward(client: Rc<Client>, request: Request<Incoming>) -> Response<Reply> {
+    // hyper takes only `chunked` off, and the field must go: what is below would arrive without its label.
+    if headers::has_unknown_coding(request.headers()) {
+        return own(Failure::UnknownCoding);
+    }
     let Some(view) = client.view() else {
         return own(Failure::NoService);
     };

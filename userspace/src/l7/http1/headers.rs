@@ -79,6 +79,17 @@ pub fn has_upgrade(headers: &HeaderMap) -> bool {
             .any(|value| tokens(value).any(|token| token.eq_ignore_ascii_case("upgrade")))
 }
 
+/// True where content has a transfer coding besides one `chunked`. A server that does not understand a coding should answer
+/// 501 (RFC 9112, section 6.1); `chunked` twice is not allowed either. hyper looks at the last coding of the last field only.
+pub fn has_unknown_coding(headers: &HeaderMap) -> bool {
+    let fields = headers.get_all(TRANSFER_ENCODING);
+    let mut codings = fields.iter().flat_map(tokens);
+    let first = codings.next();
+    first.is_some_and(|first| !first.eq_ignore_ascii_case("chunked"))
+        || codings.next().is_some()
+        || fields.iter().any(|field| field.to_str().is_err())
+}
+
 /// The fields that `Connection` names, but for those that [`strip`] decides itself.
 fn listed(headers: &HeaderMap) -> Vec<HeaderName> {
     headers
@@ -138,6 +149,27 @@ mod tests {
         ]);
         strip_request(&mut headers, false);
         assert_eq!(headers, map(&[("transfer-encoding", "chunked")]));
+    }
+
+    #[test]
+    fn one_chunked_is_all_of_transfer_codings_that_is_known() {
+        for (fields, unknown) in [
+            (vec![], false),
+            (vec!["chunked"], false),
+            (vec![" Chunked ,"], false),
+            (vec!["gzip, chunked"], true),
+            (vec!["gzip", "chunked"], true),
+            (vec!["chunked, chunked"], true),
+            (vec!["identity, chunked"], true),
+            (vec!["gz\u{ef}p", "chunked"], true),
+        ] {
+            let mut headers = HeaderMap::new();
+            for field in &fields {
+                let value = HeaderValue::from_bytes(field.as_bytes()).expect("a value");
+                headers.append(TRANSFER_ENCODING, value);
+            }
+            assert_eq!(has_unknown_coding(&headers), unknown, "{fields:?}");
+        }
     }
 
     #[test]
