@@ -2,8 +2,9 @@
 //! and goes back to where it came from. Without it a sender never learns of a narrow link behind the balancer (path MTU
 //! discovery, RFC 1191), and its connection hangs once it sends more than fits.
 //!
-//! TC only: such packets are rare, and XDP leaves them to it. One answer for a packet, smaller than the packet, and only on
-//! flows that exist: nothing that a third host could be flooded with any better than with our SYN-ACKs.
+//! TC only: such packets are rare, and XDP leaves them to it. One answer for a packet, mostly a smaller
+//! one (82 bytes without options; of what is too big always): a third host could not be flooded with it any better than with
+//! the SYN-ACKs of any server.
 
 use aya_ebpf::bindings::{__sk_buff, BPF_F_RECOMPUTE_CSUM, bpf_adj_room_mode, bpf_fib_lookup};
 use aya_ebpf::helpers::generated::{
@@ -23,7 +24,7 @@ pub const SILENT: u32 = 0;
 
 /// Turns the packet into an answer to its sender and sends that; the action, or [`SILENT`].
 ///
-/// A global function, as the phases of the walker are: checked once, with a stack of its own.
+/// A global function, as the phases of the walker are: checked once, whatever leads here.
 #[unsafe(no_mangle)]
 pub extern "C" fn ek_tc_answer(context: *mut __sk_buff, complaint: u32) -> u32 {
     let frame = TcFrame(TcContext::new(context));

@@ -87,24 +87,10 @@ impl Complaint {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::full;
     use super::super::{Bytes, IPV4_CHECKSUM};
     use super::*;
     use proptest::prelude::*;
-
-    /// The sum of RFC 1071 over whole bytes; a header or message with a right checksum has 0xffff.
-    fn sum(bytes: &[u8]) -> u16 {
-        let mut sum = 0u32;
-        for pair in bytes.chunks(2) {
-            sum += u32::from(u16::from_be_bytes([
-                pair[0],
-                pair.get(1).copied().unwrap_or(0),
-            ]));
-        }
-        while sum >> 16 != 0 {
-            sum = (sum & 0xffff) + (sum >> 16);
-        }
-        sum as u16
-    }
 
     fn packet(source: [u8; 4], fragment: u16, options: u8) -> Vec<u8> {
         let header = 20 + usize::from(options) * 4;
@@ -115,7 +101,7 @@ mod tests {
         ip[8..10].copy_from_slice(&[64, 6]);
         ip[12..16].copy_from_slice(&source);
         ip[16..20].copy_from_slice(&[10, 0, 0, 2]);
-        let checksum = !sum(&ip);
+        let checksum = full(&ip);
         let at = IPV4_CHECKSUM as usize;
         ip[at..at + 2].copy_from_slice(&checksum.to_be_bytes());
         ip
@@ -139,9 +125,9 @@ mod tests {
                 .iter()
                 .flat_map(|word| word.to_ne_bytes())
                 .collect();
-            prop_assert_eq!(sum(&headers[..20]), 0xffff, "of the IP header");
+            prop_assert_eq!(full(&headers[..20]), 0, "of the IP header");
             let message = [&headers[20..], &quote].concat();
-            prop_assert_eq!(sum(&message), 0xffff, "of the ICMP message");
+            prop_assert_eq!(full(&message), 0, "of the ICMP message");
             let answer = Ipv4::parse(headers.as_slice(), 0).expect("a header");
             prop_assert_eq!((answer.source, answer.destination), (ip.destination, ip.source));
             prop_assert_eq!(answer.length as usize, headers.len() + quote.len());
