@@ -77,22 +77,6 @@ pub unsafe fn fetch_add(word: *mut u64, more: u64) -> u64 {
     value
 }
 
-/// Clears all but `bits` of a word, after everything that was written before.
-///
-/// # Safety
-/// `word` must be an aligned word of a live map value.
-#[inline(always)]
-pub unsafe fn fetch_and(word: *mut u64, bits: u64) {
-    // SAFETY: as the caller promises; the instruction touches nothing else. Without BPF_FETCH it would order nothing.
-    unsafe {
-        asm!(
-            "{value} = atomic_fetch_and((u64 *)({word} + 0), {value})",
-            word = in(reg) word,
-            value = inout(reg) bits => _,
-        );
-    }
-}
-
 /// Sets bits of a word and returns what it was.
 ///
 /// # Safety
