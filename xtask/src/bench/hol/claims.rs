@@ -1,35 +1,42 @@
 //! What should hold of head-of-line blocking, and whether it did.
 
 use super::{
-    Cell, RTTS,
+    Cell, RTTS, Visited, again,
     figures::measured,
-    stage::Way,
+    stage::{Visit, Way},
     turn::{self, Pools},
 };
-use crate::bench::result::Claim;
+use crate::bench::{Context, result::Claim};
 
-pub(super) fn claims(cells: &[Cell]) -> Vec<Claim> {
+pub(super) fn claims(visited: &Visited, context: &Context) -> Vec<Claim> {
+    let turn = if again::is_planned(context) {
+        &visited.again
+    } else {
+        &visited.grid
+    };
     vec![
-        turn::claim(&pools(cells)),
-        http3(cells),
-        losses(cells),
-        failures(cells),
+        turn::claim(&pools(turn)),
+        http3(&visited.grid),
+        losses(visited),
+        failures(visited),
     ]
 }
 
 /// p99 over the pool's size, wherever packets are lost: what happens without loss is the queue's doing.
-fn pools(cells: &[Cell]) -> Vec<Pools> {
+pub(super) fn pools(cells: &[Cell]) -> Vec<Pools> {
     let mut all: Vec<Pools> = Vec::new();
     for cell in cells.iter().filter(|cell| cell.loss > 0.0) {
         let Way::Http2(size) = cell.way else { continue };
-        let name = format!("{} %, {} ms", cell.loss * 100.0, cell.rtt);
+        let (rtt, loss) = (cell.rtt, cell.loss);
         let rounds = cell.visits.iter();
         let rounds = rounds.map(|visit| (visit.seed, visit.quantile(0.99)));
         let rounds = rounds.filter(|(_, p99)| p99.is_finite()).collect();
-        match all.iter_mut().find(|pools| pools.name == name) {
+        let known = |pools: &&mut Pools| pools.rtt == rtt && pools.loss == loss;
+        match all.iter_mut().find(known) {
             Some(pools) => pools.sizes.push((size, rounds)),
             None => all.push(Pools {
-                name,
+                rtt,
+                loss,
                 sizes: vec![(size, rounds)],
             }),
         }
@@ -65,9 +72,15 @@ fn http3(cells: &[Cell]) -> Claim {
     )
 }
 
+/// Those of the grid, and those after it.
+fn visits(visited: &Visited) -> impl Iterator<Item = &Visit> {
+    let cells = visited.grid.iter().chain(&visited.again);
+    cells.flat_map(|cell| &cell.visits)
+}
+
 /// The relay lost what its schedules say, packet by packet.
-fn losses(cells: &[Cell]) -> Claim {
-    let visits = || cells.iter().flat_map(|cell| &cell.visits);
+fn losses(visited: &Visited) -> Claim {
+    let visits = || visits(visited);
     let passed = || visits().flat_map(|visit| visit.passed);
     let packets: u64 = passed().map(|passed| passed.packets).sum();
     let lost: u64 = passed().map(|passed| passed.lost).sum();
@@ -79,8 +92,8 @@ fn losses(cells: &[Cell]) -> Claim {
     )
 }
 
-fn failures(cells: &[Cell]) -> Claim {
-    let visits = || cells.iter().flat_map(|cell| &cell.visits);
+fn failures(visited: &Visited) -> Claim {
+    let visits = || visits(visited);
     let failed: u64 = visits().map(|visit| visit.failed).sum();
     let asked: usize = visits().map(|visit| visit.latencies.len()).sum();
     Claim::new(
@@ -92,11 +105,19 @@ fn failures(cells: &[Cell]) -> Claim {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::stage::Visit, *};
+    use super::*;
 
     #[test]
     fn what_was_not_measured_does_not_hold() {
-        assert!(claims(&[]).iter().all(|claim| !claim.holds));
+        for quick in [false, true] {
+            let context = Context {
+                quick,
+                seed: 1,
+                katran: None,
+            };
+            let claims = claims(&Visited::default(), &context);
+            assert!(claims.iter().all(|claim| !claim.holds));
+        }
     }
 
     #[test]
@@ -123,7 +144,7 @@ mod tests {
         let [pools] = pools.as_slice() else {
             panic!("{} places", pools.len());
         };
-        assert_eq!(pools.name, "1 %, 10 ms");
+        assert_eq!(pools.name(), "1 %, 10 ms");
         let rounds = [(7, 2.0), (8, 2.0)].into();
         let five = [(7, 2.0), (8, 2.0)].into();
         assert_eq!(pools.sizes, [(1, rounds), (5, five)]);

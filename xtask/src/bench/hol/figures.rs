@@ -1,7 +1,7 @@
 //! Tables and plots of head-of-line blocking.
 
 use super::{
-    Cell as Point3, RTTS,
+    Cell as Point3, RTTS, Visited, again,
     claims::claims,
     stage::{DOWNLOAD, QUEUE, RATE, SMALL, Way},
 };
@@ -18,7 +18,12 @@ const TYPICAL_LOSS: f64 = 0.01;
 /// Points of a cumulative distribution.
 const STEPS: usize = 200;
 
-pub(super) fn outcome(cells: &[Point3], attempts: &Attempts, context: &Context) -> Outcome {
+pub(super) fn outcome(visited: &Visited, context: &Context) -> Outcome {
+    let Visited {
+        grid: cells,
+        again,
+        attempts,
+    } = visited;
     let mut tables = Vec::new();
     for rtt in RTTS {
         let of = |id: &str, what: &str, read: &dyn Fn(&Point3) -> Cell| {
@@ -36,6 +41,7 @@ pub(super) fn outcome(cells: &[Point3], attempts: &Attempts, context: &Context) 
             &|cell| attempts.cell(&cell.name(), &downloads_of(cell)),
         ));
     }
+    tables.extend(again::table(again));
     let mut plots: Vec<Plot> = RTTS.iter().map(|rtt| over_pool(cells, *rtt)).collect();
     plots.extend(RTTS.iter().map(|rtt| over_loss(cells, *rtt)));
     plots.push(distribution(cells));
@@ -43,7 +49,10 @@ pub(super) fn outcome(cells: &[Point3], attempts: &Attempts, context: &Context) 
     Outcome {
         tables,
         plots,
-        claims: claims(cells).into_iter().chain(attempts.claim()).collect(),
+        claims: claims(visited, context)
+            .into_iter()
+            .chain(attempts.claim())
+            .collect(),
         notes: notes(cells, context),
         ..Outcome::default()
     }

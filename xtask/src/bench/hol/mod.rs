@@ -9,8 +9,10 @@
 //! evenkeel takes no part in it: this is what the choice of protocol and of pool size costs, whoever balances. Client
 //! and server are the same code for every protocol (`peer/`); the congestion control is cubic everywhere, pinned per
 //! route for TCP and set for QUIC. Each round-trip time has a lab of its own, and the three are visited side by side;
-//! in a round every way meets the same losses, packet by packet.
+//! in a round every way meets the same losses, packet by packet. Where a larger pool then looks worse again is visited anew
+//! ([`again`]).
 
+mod again;
 mod claims;
 mod figures;
 mod stage;
@@ -50,6 +52,16 @@ const WAYS: (&[Way], &[Way]) = (
 const VISIT: (Duration, Duration) = (Duration::from_millis(4000), Duration::from_millis(1700));
 /// Rounds, full and quick: a round takes up to three minutes, and fewer than six have no interval that is sure.
 const ROUNDS: (usize, usize) = (6, 1);
+
+/// All that was seen.
+#[derive(Default)]
+pub(super) struct Visited {
+    /// Every way, loss and round-trip time.
+    grid: Vec<Cell>,
+    /// What [`again`] visited.
+    again: Vec<Cell>,
+    attempts: Attempts,
+}
 
 /// All visits to one point.
 pub(super) struct Cell {
@@ -91,24 +103,25 @@ pub(super) fn run(context: &Context) -> Result<Outcome> {
             .collect::<Result<Vec<_>>>()
     })?;
     progress.done();
-    let mut cells = Vec::new();
-    let mut attempts = Attempts::default();
-    for (theirs, failed) in visited {
-        cells.extend(theirs);
-        attempts.join(failed);
+    let mut all = Visited::default();
+    for theirs in visited {
+        all.grid.extend(theirs.grid);
+        all.again.extend(theirs.again);
+        all.attempts.join(theirs.attempts);
     }
-    Ok(figures::outcome(&cells, &attempts, context))
+    Ok(figures::outcome(&all, context))
 }
 
-/// Visits every point of one stage, round after round.
-fn rounds(
-    stage: &Stage,
-    context: &Context,
-    progress: Option<&Progress>,
-) -> Result<(Vec<Cell>, Attempts)> {
+/// Visits every point of one stage, round after round, and then what is worth it once more.
+fn rounds(stage: &Stage, context: &Context, progress: Option<&Progress>) -> Result<Visited> {
+    let note = |what| {
+        if let Some(progress) = progress {
+            progress.note(what);
+        }
+    };
     let losses = context.choose(LOSSES.0, LOSSES.1);
     let ways = context.choose(WAYS.0, WAYS.1);
-    let mut cells: Vec<Cell> = losses
+    let mut grid: Vec<Cell> = losses
         .iter()
         .flat_map(|loss| ways.iter().map(|way| (*loss, *way)))
         .map(|(loss, way)| Cell {
@@ -119,25 +132,28 @@ fn rounds(
         })
         .collect();
     let rounds = context.choose(ROUNDS.0, ROUNDS.1);
-    let count = cells.len();
+    let count = grid.len();
     // The first visit of all would pay for what has never been used before.
     stage.visit(ways[0], 0.0, context.seed, Duration::from_millis(200))?;
     let mut attempts = Attempts::default();
     for round in 0..rounds {
         for turn in 0..count {
-            if let Some(progress) = progress {
-                progress.note(format!(
-                    "round {} of {rounds}, {} of {count}",
-                    round + 1,
-                    turn + 1
-                ));
-            }
+            note(format!(
+                "round {} of {rounds}, {} of {count}",
+                round + 1,
+                turn + 1
+            ));
             // Nobody always comes first, or always after the same one: 11 shares no divisor with 15 or 35.
-            let cell = &mut cells[(turn * 11 + round * 13) % count];
+            let cell = &mut grid[(turn * 11 + round * 13) % count];
             let seed = context.seed.wrapping_add(round as u64);
             let visit = stage.visit(cell.way, cell.loss, seed, context.choose(VISIT.0, VISIT.1));
             cell.visits.extend(attempts.keep(&cell.name(), visit)?);
         }
     }
-    Ok((cells, attempts))
+    let again = again::visit(stage, context, &grid, &mut attempts, note)?;
+    Ok(Visited {
+        grid,
+        again,
+        attempts,
+    })
 }

@@ -6,8 +6,9 @@
 //!    smallest pool's p99 to the better one's, the rise that of the worse one's.
 //! 3. Both must be so far above 1 that noise hardly is ([`stats::chance`] of their logarithms, that of the less clear
 //!    one); a turn is there only if its fall and its rise both are.
-//! 4. The best and the worst of points that only scatter look like a turn, so none is picked beforehand: all are tried,
-//!    everywhere, and one counts if noise would bring forth as much *somewhere* at most once in 20 times (Bonferroni).
+//! 4. The best and the worst of points that only scatter look like a turn, so none is picked by the figures that it is
+//!    claimed of: all that there could be are tried, and one counts if noise would bring forth as much *somewhere* at most once
+//!    in 20 times (Bonferroni). Which are worth new visits says [`nearest`].
 
 use std::collections::BTreeMap;
 
@@ -21,10 +22,24 @@ const BY_CHANCE: f64 = 0.05;
 
 /// One loss and round-trip time.
 pub(super) struct Pools {
-    /// Which, in words.
-    pub(super) name: String,
+    /// Milliseconds there and back.
+    pub(super) rtt: u64,
+    /// Share of packets lost.
+    pub(super) loss: f64,
     /// Sizes, smallest first, and p99 of every round.
     pub(super) sizes: Vec<(usize, BTreeMap<u64, f64>)>,
+}
+
+impl Pools {
+    /// In words.
+    pub(super) fn name(&self) -> String {
+        format!("{} %, {} ms", self.loss * 100.0, self.rtt)
+    }
+
+    /// What tells it from the others.
+    fn place(&self) -> (u64, u64) {
+        (self.rtt, self.loss.to_bits())
+    }
 }
 
 struct Turn<'a> {
@@ -47,7 +62,7 @@ impl Turn<'_> {
         } = self;
         format!(
             "{}: x{first} {fall:.2} and x{after} {rise:.2} times x{best}",
-            pools.name
+            pools.name()
         )
     }
 }
@@ -64,7 +79,7 @@ pub(super) fn claim(all: &[Pools]) -> Claim {
         // Of those in one place the clearest.
         if found
             .iter()
-            .all(|known| known.pools.name != turn.pools.name)
+            .all(|known| known.pools.place() != turn.pools.place())
         {
             found.push(turn);
         }
@@ -92,6 +107,14 @@ pub(super) fn claim(all: &[Pools]) -> Claim {
     )
 }
 
+/// Where a turn is likeliest, and between which sizes; `None` if p99 rises again nowhere.
+pub(super) fn nearest(all: &[Pools]) -> Option<(&Pools, [usize; 3])> {
+    let turns = all.iter().flat_map(turns);
+    let turns = turns.filter(|turn| turn.fall > CLEAR && turn.rise > CLEAR);
+    let nearest = turns.min_by(|a, b| a.chance.total_cmp(&b.chance))?;
+    Some((nearest.pools, nearest.sizes))
+}
+
 /// All that there could be.
 fn turns(pools: &Pools) -> Vec<Turn<'_>> {
     let Some((first, rest)) = pools.sizes.split_first() else {
@@ -116,7 +139,7 @@ fn turns(pools: &Pools) -> Vec<Turn<'_>> {
 }
 
 /// Logarithms of the ratios of the rounds that both have: a half is as far from 1 as a double.
-fn ratios(over: &BTreeMap<u64, f64>, under: &BTreeMap<u64, f64>) -> Vec<f64> {
+pub(super) fn ratios(over: &BTreeMap<u64, f64>, under: &BTreeMap<u64, f64>) -> Vec<f64> {
     let both = over
         .iter()
         .filter_map(|(round, over)| Some((over, under.get(round)?)));
@@ -156,7 +179,8 @@ mod tests {
     /// Everywhere `shape`, each figure times what `noise` gives.
     fn measure(shapes: &[[f64; 5]], mut noise: impl FnMut() -> f64) -> Vec<Pools> {
         let mut pools = |(cell, shape): (usize, &[f64; 5])| Pools {
-            name: format!("cell {cell}"),
+            rtt: cell as u64,
+            loss: 0.01,
             sizes: SIZES
                 .iter()
                 .zip(shape)
@@ -198,8 +222,21 @@ mod tests {
         let mut noise = Noise(3);
         let found = claim(&measure(&shapes, || (0.08 * noise.bell()).exp()));
         assert!(found.holds, "{}", found.seen);
-        assert!(found.seen.starts_with("cell 7: x1 "), "{}", found.seen);
+        assert!(found.seen.starts_with("1 %, 7 ms: x1 "), "{}", found.seen);
         assert!(!found.seen.contains(';'), "{}", found.seen);
+    }
+
+    #[test]
+    fn the_place_worth_new_visits_is_that_of_the_clearest_turn() {
+        let falling = [300.0, 200.0, 150.0, 120.0, 100.0];
+        let mut noise = Noise(4);
+        let mut bell = || (0.02 * noise.bell()).exp();
+        assert!(nearest(&measure(&[falling; CELLS], &mut bell)).is_none());
+        let mut shapes = [falling; CELLS];
+        shapes[3] = [300.0, 200.0, 150.0, 120.0, 150.0];
+        let all = measure(&shapes, &mut bell);
+        let (place, sizes) = nearest(&all).expect("a turn");
+        assert_eq!((place.rtt, sizes), (3, [1, 10, 25]));
     }
 
     #[test]

@@ -1,0 +1,93 @@
+//! Where a larger pool looks worse again: visited anew.
+//!
+//! Of many points that only scatter some look like a turn ([`turn`]), and a test of all of them must allow for that until six rounds can
+//! show hardly anything. So the first visits only say where to look, once for each round-trip time, and what is there is told by
+//! new visits alone, with seeds of their own: few tests, and more rounds for each.
+
+use anyhow::Result;
+
+use super::{
+    Cell, ROUNDS, VISIT,
+    claims::pools,
+    stage::{Stage, Way},
+    turn,
+};
+use crate::bench::{
+    Context,
+    attempts::Attempts,
+    result::{Cell as Figure, Column, Row, Table},
+};
+
+/// Rounds, full and quick: 16 tell a rise of a sixth from nothing where rounds differ by a quarter.
+const AGAIN: (usize, usize) = (16, 0);
+
+/// Whether anything is visited again.
+pub(super) fn is_planned(context: &Context) -> bool {
+    context.choose(AGAIN.0, AGAIN.1) > 0
+}
+
+/// Visits the place that `grid` points at, if it points at any; `note` is told how far it is.
+pub(super) fn visit(
+    stage: &Stage,
+    context: &Context,
+    grid: &[Cell],
+    attempts: &mut Attempts,
+    note: impl Fn(String),
+) -> Result<Vec<Cell>> {
+    let all = pools(grid);
+    let Some((place, sizes)) = turn::nearest(&all).filter(|_| is_planned(context)) else {
+        return Ok(Vec::new());
+    };
+    let mut cells: Vec<Cell> = sizes
+        .iter()
+        .map(|size| Cell {
+            rtt: place.rtt,
+            loss: place.loss,
+            way: Way::Http2(*size),
+            visits: Vec::new(),
+        })
+        .collect();
+    let (rounds, count) = (context.choose(AGAIN.0, AGAIN.1), cells.len());
+    for round in 0..rounds {
+        note(format!("once more, round {} of {rounds}", round + 1));
+        // Seeds that the grid did not have.
+        let seed = context.seed.wrapping_add((ROUNDS.0 + round) as u64);
+        for turn in 0..count {
+            let cell = &mut cells[(turn + round) % count];
+            let visit = stage.visit(cell.way, cell.loss, seed, context.choose(VISIT.0, VISIT.1));
+            cell.visits.extend(attempts.keep(&cell.name(), visit)?);
+        }
+    }
+    Ok(cells)
+}
+
+/// What was seen there; `None` if there was nothing to see.
+pub(super) fn table(cells: &[Cell]) -> Option<Table> {
+    let rows: Vec<Row> = pools(cells)
+        .iter()
+        .flat_map(|pools| {
+            let best = pools.sizes.get(1);
+            pools.sizes.iter().map(move |(size, rounds)| {
+                let times = best
+                    .filter(|(best, _)| best != size)
+                    .map(|(_, best)| turn::ratios(rounds, best));
+                let times: Vec<f64> = times.into_iter().flatten().map(f64::exp).collect();
+                let p99: Vec<f64> = rounds.values().copied().collect();
+                Row::new(
+                    format!("{}, x{size}", pools.name()),
+                    vec![Figure::figure(&p99), Figure::figure(&times)],
+                )
+            })
+        })
+        .collect();
+    (!rows.is_empty()).then(|| Table {
+        id: "again".to_owned(),
+        title: "Where the first visits looked as if a larger pool were worse again: new visits, new seeds".to_owned(),
+        of: "lost, round trip, pool".to_owned(),
+        columns: vec![
+            Column::new("p99", "ms", 1),
+            Column::new("times the one in the middle, by round", "", 2),
+        ],
+        rows,
+    })
+}
