@@ -1,13 +1,16 @@
 //! A clean stop leaves nothing: no program, no pin, no namespace; and two labs do not meet.
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use evenkeel_tests::{Setup, Stage};
-use xtask::shell;
+use evenkeel_tests::{Process, Setup, Stage};
+use xtask::lab::Signal;
+use xtask::{shell, workspace};
 
 fn files_below(directory: &Path) -> Result<Vec<String>> {
     let mut found = Vec::new();
@@ -64,6 +67,36 @@ fn a_clean_stop_detaches_everything_and_removes_every_pin() -> Result<()> {
         stage.start_daemon()?;
         stage.load(&["-n", "100"])?.all_ok()?;
     }
+    Ok(())
+}
+
+#[test]
+fn a_daemon_that_is_stopped_while_it_starts_leaves_nothing() -> Result<()> {
+    let mut stage = Setup::backends(2).hook("xdp").start()?;
+    let config = stage.daemon()?.config().to_owned();
+    stage.stop_daemon()?;
+    // Spread over a start: it parses, loads, attaches, answers. Whichever of it a signal meets, the same must hold.
+    for delay in [0, 20, 80, 200, 400, 800] {
+        let mut run = stage.lab.balancer().command(workspace::evenkeel()?);
+        run.arg("run").arg("--config").arg(&config);
+        let mut process = Process::start(&stage.lab, "stopped", &mut run)?;
+        thread::sleep(Duration::from_millis(delay));
+        process.signal(Signal::SIGTERM)?;
+        let status = process.wait()?;
+        // Before it has asked for the signal the kernel ends it.
+        ensure!(
+            status.success() || status.signal() == Some(Signal::SIGTERM as i32),
+            "after {delay} ms it ended with {status}: {}",
+            process.log()?
+        );
+        let pins = files_below(&stage.lab.bpffs())?;
+        ensure!(pins.is_empty(), "after {delay} ms, left behind: {pins:?}");
+        let links = attached(&stage)?;
+        ensure!(!links.contains("prog/xdp"), "after {delay} ms: {links}");
+    }
+    // And it starts from what is left.
+    stage.start_daemon()?;
+    stage.load(&["-n", "100"])?.all_ok()?;
     Ok(())
 }
 

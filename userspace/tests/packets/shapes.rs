@@ -1,11 +1,13 @@
 //! Packets of every shape: cut, fragmented, with options, at their last hop, ICMP errors, and those of no service.
 
-use evenkeel_ebpf::abi::Event;
+use std::net::Ipv4Addr;
+
+use evenkeel_ebpf::abi::{Event, PROTOCOL_TCP, filter_bit};
 
 use crate::wire::{self, ACK, SYN, Tcp};
 use crate::world::{
     BACKEND, BOTH, CLIENT, Hook, NAT_SOURCE, SERVICE, Setup, TO_BACKEND, TO_CLIENT, Verdict, World,
-    tuple,
+    address, tuple,
 };
 use crate::{from_client, open};
 
@@ -45,6 +47,37 @@ fn what_concerns_no_service_passes_untouched_and_uncounted() {
         let mut arp = from_client(SYN).frame();
         arp[12..14].copy_from_slice(&[8, 6]);
         world.passes(&arp);
+        assert_eq!(world.service(), Default::default());
+        assert_eq!(world.events(), 0);
+    }
+}
+
+/// An address and port that the filters cannot tell from `from`.
+fn double(from: (Ipv4Addr, u16)) -> (Ipv4Addr, u16) {
+    let bit = |at: (Ipv4Addr, u16)| filter_bit(&address(at.0), at.1.to_be(), PROTOCOL_TCP);
+    let mut others = (1..=u16::MAX).flat_map(|port| {
+        let hosts = 1..=250;
+        hosts.map(move |host| (Ipv4Addr::new(10, 1, 2, host), port))
+    });
+    others
+        .find(|other| bit(*other) == bit(from))
+        .expect("16 million places share 65,536 bits")
+}
+
+#[test]
+fn what_only_looks_like_a_service_or_a_backend_to_the_filter_passes_untouched_and_uncounted() {
+    for hook in BOTH {
+        let mut world = World::new(hook, Setup::default());
+        let (service, backend) = (double(SERVICE), double(BACKEND));
+        for packet in [
+            Tcp::new(CLIENT, service, SYN),
+            Tcp::new(CLIENT, service, ACK).payload(b"hello"),
+            Tcp::new(backend, CLIENT, ACK).payload(b"hello"),
+            Tcp::new(backend, (NAT_SOURCE, 12_000), SYN | ACK),
+        ] {
+            world.passes(&packet.frame());
+        }
+        assert_eq!(world.flow(tuple(CLIENT, service)), None);
         assert_eq!(world.service(), Default::default());
         assert_eq!(world.events(), 0);
     }
@@ -121,7 +154,7 @@ fn an_icmp_error_is_translated_inside_and_out_with_eight_inner_bytes() {
     for inner_bytes in [8, 20] {
         let mut world = World::new(Hook::Tc, Setup::default());
         let peer = open(&mut world, Setup::default());
-        let router = std::net::Ipv4Addr::new(10, 77, 0, 77);
+        let router = Ipv4Addr::new(10, 77, 0, 77);
         // About a packet that went to the backend.
         let sent = from_client(ACK).forwarded(TO_BACKEND, peer, BACKEND);
         let original = Tcp {

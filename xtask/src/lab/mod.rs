@@ -16,6 +16,7 @@
 //! [`Lab`], on a panic, and on Ctrl-C; what a killed run left behind, [`clean`] removes.
 
 mod cleanup;
+mod client;
 mod config;
 mod daemon;
 mod namespace;
@@ -187,66 +188,6 @@ impl Lab {
         }
         self.balancer
             .ip(&[&format!("addr add {SERVICE_ADDRESS}/32 dev lo")])
-    }
-
-    fn client_side(&mut self, spec: &Spec) -> Result<()> {
-        self.balancer.forward()?;
-        ensure!(
-            spec.loss.is_none() || spec.relay.is_none(),
-            "a lab loses packets at the router or in a relay, not at both"
-        );
-        if spec.loss.is_none() && spec.relay.is_none() {
-            self.balancer.link("client", &self.client, "eth0", spec)?;
-            self.balancer.ip(&["addr add 10.77.0.1/24 dev client"])?;
-            return self.client.ip(&[
-                "addr add 10.77.0.2/24 dev eth0",
-                "route add default via 10.77.0.1",
-            ]);
-        }
-        let router = Namespace::new(&self.id, "router");
-        router.create()?;
-        router.forward()?;
-        self.balancer.link("client", &router, "balancer", spec)?;
-        match &spec.relay {
-            Some(relay) => {
-                // Devices without an address of their own say nothing by themselves: every packet is a test's.
-                for namespace in [&router, &self.client] {
-                    namespace.sysctl("ipv6/conf/all/disable_ipv6", "1")?;
-                    namespace.sysctl("ipv6/conf/default/disable_ipv6", "1")?;
-                }
-                let ends = ["eth0", "client"];
-                self.relay = Some(Relay::start(relay, &self.client, &router, ends)?);
-            }
-            None => router.link("client", &self.client, "eth0", spec)?,
-        }
-        self.balancer.ip(&[
-            "addr add 10.77.0.1/24 dev client",
-            "route add 10.78.0.0/24 via 10.77.0.2",
-        ])?;
-        router.ip(&[
-            "addr add 10.77.0.2/24 dev balancer",
-            "addr add 10.78.0.1/24 dev client",
-            "route add default via 10.77.0.1",
-        ])?;
-        self.client.ip(&[
-            "addr add 10.78.0.2/24 dev eth0",
-            "route add default via 10.78.0.1",
-        ])?;
-        let Some(loss) = spec.loss else {
-            return Ok(());
-        };
-        let (how, one_in) = match loss {
-            Loss::EveryNth(n) => ("inc", n),
-            Loss::OneIn(n) => ("random", n),
-        };
-        ensure!(one_in > 0, "loss of one packet in 0 means nothing");
-        shell::feed(
-            router.command("nft").args(["-f", "-"]),
-            &format!(
-                "table ip loss {{\nchain forward {{\ntype filter hook forward priority 0;\n\
-                 numgen {how} mod {one_in} == 0 counter drop\n}}\n}}\n"
-            ),
-        )
     }
 
     /// The name that all of this lab's namespaces begin with.
