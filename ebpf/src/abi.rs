@@ -6,12 +6,14 @@
 //! (RFC 4291 section 2.5.5.2), so that one key type serves both families.
 
 mod event;
+mod filter;
 mod http2;
 #[cfg(feature = "userspace")]
 mod pod;
 mod words;
 
 pub use event::Event;
+pub use filter::{FILTER_BACKENDS, FILTER_BITS, FILTER_SERVICES, Filter, filter_bit};
 pub use http2::{Http2, http2_phase};
 pub use words::{TUPLE_WORDS, VALUE_WORDS};
 
@@ -32,8 +34,6 @@ pub const DEFAULT_MAX_BACKENDS: u32 = 4096;
 pub const DEFAULT_MAX_SERVICES: u32 = 1024;
 /// Entries of the NAT source pool, over all backends.
 pub const MAX_NAT_SOURCES: u32 = 1024;
-/// Bits in each [`Filter`]; a power of two.
-pub const FILTER_BITS: u32 = 1 << 16;
 
 /// A slot in a [`MaglevTable`] that leads nowhere: the service has no backend that takes new flows.
 pub const NO_BACKEND: u16 = u16::MAX;
@@ -170,31 +170,6 @@ pub struct BackendIndex {
 pub struct MaglevTable {
     /// Backend index for each slot.
     pub slots: [u16; MAGLEV_SLOTS + 3],
-}
-
-/// A set of (address, port) pairs with false positives and no false negatives: one bit per hash. Lets packets that
-/// concern no service pass after one bit test. Userspace sets bits before it inserts and clears them after it
-/// removed. 8,192 bytes.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Filter {
-    /// [`FILTER_BITS`] bits.
-    pub words: [u64; FILTER_BITS as usize / 64],
-}
-
-/// Index of the filter of service addresses in `FILTERS`.
-pub const FILTER_SERVICES: u32 = 0;
-/// Index of the filter of backend addresses in `FILTERS`.
-pub const FILTER_BACKENDS: u32 = 1;
-
-/// The bit of `(address, port, protocol)` in a [`Filter`].
-#[inline(always)]
-#[must_use]
-pub const fn filter_bit(address: &Address, port: u16, protocol: u8) -> u32 {
-    let [a, b, c, d] = address.words;
-    let folded = (a ^ b ^ c ^ d) as u64 | ((port as u64) << 32) | ((protocol as u64) << 48);
-    // Fibonacci hashing: 2^64 / golden ratio (Knuth, TAOCP vol. 3, 6.4); the high bits are the well-mixed ones.
-    (folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as u32 & (FILTER_BITS - 1)
 }
 
 /// A 5-tuple as it stands in a packet: key of `FLOWS` (client -> service), `REPLIES` (backend -> NAT source or

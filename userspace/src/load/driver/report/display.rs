@@ -46,10 +46,26 @@ impl fmt::Display for Latency {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_summary(f)?;
+        self.write_delays(f)?;
+        if let Some(schedule) = &self.schedule {
+            writeln!(
+                f,
+                "schedule     {schedule}, latency from the intended start"
+            )?;
+        }
+        self.write_backends(f)?;
+        self.write_busiest(f)?;
+        self.write_failures(f)?;
+        writeln!(f, "seed         {}", self.seed)
+    }
+}
+
+impl Report {
+    /// How many requests, how fast, and how long they took.
+    fn write_summary(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
-            seed,
             balance,
-            schedule,
             requests,
             ok,
             failed,
@@ -84,15 +100,13 @@ impl fmt::Display for Report {
                 "beyond       {beyond}, without the time that backends took"
             )?;
         }
-        self.write_delays(f)?;
-        if let Some(schedule) = schedule {
-            writeln!(
-                f,
-                "schedule     {schedule}, latency from the intended start"
-            )?;
-        }
+        Ok(())
+    }
+
+    /// Who answered.
+    fn write_backends(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, count) in &self.per_backend {
-            let share = percent(*count, *ok);
+            let share = percent(*count, self.ok);
             write!(f, "backend      {name:<16} {count:>10}  {share:5.1} %")?;
             match self.latency_by_backend.get(name) {
                 Some(latency) => writeln!(
@@ -104,7 +118,11 @@ impl fmt::Display for Report {
                 None => writeln!(f)?,
             }
         }
-        self.write_busiest(f)?;
+        Ok(())
+    }
+
+    /// Why requests failed.
+    fn write_failures(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (cause, count) in &self.causes {
             writeln!(f, "failure      {count:>10} x {cause}")?;
         }
@@ -115,11 +133,9 @@ impl fmt::Display for Report {
                 "failure      {count:>10} x for other reasons, too many to list"
             )?;
         }
-        writeln!(f, "seed         {seed}")
+        Ok(())
     }
-}
 
-impl Report {
     /// How late this program was, and whether that matters.
     fn write_delays(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let delays = [
