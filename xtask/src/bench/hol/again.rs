@@ -61,6 +61,15 @@ pub(super) fn visit(
     Ok(cells)
 }
 
+/// Where the losses of the new visits came from; `None` if there were none.
+pub(super) fn seeds(cells: &[Cell]) -> Option<String> {
+    let seeds = || cells.iter().flat_map(|cell| &cell.visits).map(|it| it.seed);
+    let (first, last) = (seeds().min()?, seeds().max()?);
+    Some(format!(
+        "Where a larger pool looked worse again, three pools were visited anew, with seeds {first} to {last}; only those visits are claimed."
+    ))
+}
+
 /// What was seen there; `None` if there was nothing to see.
 pub(super) fn table(cells: &[Cell]) -> Option<Table> {
     let rows: Vec<Row> = pools(cells)
@@ -90,4 +99,65 @@ pub(super) fn table(cells: &[Cell]) -> Option<Table> {
         ],
         rows,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::stage::Visit, *};
+
+    fn pool(size: usize, p99: [u64; 2]) -> Cell {
+        let visit = |(seed, p99)| Visit {
+            seed,
+            latencies: vec![p99 * 1000],
+            ..Visit::default()
+        };
+        Cell {
+            rtt: 10,
+            loss: 0.01,
+            way: Way::Http2(size),
+            visits: [7, 8].into_iter().zip(p99).map(visit).collect(),
+        }
+    }
+
+    #[test]
+    fn pools_visited_anew_are_told_with_their_seeds_and_beside_the_one_in_the_middle() {
+        let cells = [
+            pool(25, [150, 300]),
+            pool(1, [200, 400]),
+            pool(10, [100, 200]),
+        ];
+        let table = table(&cells).expect("a table");
+        let samples = |figure: &Figure| match figure {
+            Figure::Figure(measured) => measured.samples.clone(),
+            _ => Vec::new(),
+        };
+        let seen: Vec<(&str, Vec<Vec<f64>>)> = table
+            .rows
+            .iter()
+            .map(|row| (row.label.as_str(), row.cells.iter().map(samples).collect()))
+            .collect();
+        let rounded = seen.into_iter().map(|(label, figures)| {
+            let round = |it: &f64| (it * 1e6).round() / 1e6;
+            let figures: Vec<Vec<f64>> = figures
+                .iter()
+                .map(|figure| figure.iter().map(round).collect())
+                .collect();
+            (label, figures)
+        });
+        assert_eq!(
+            rounded.collect::<Vec<_>>(),
+            [
+                ("1 %, 10 ms, x1", vec![vec![200.0, 400.0], vec![2.0, 2.0]]),
+                ("1 %, 10 ms, x10", vec![vec![100.0, 200.0], vec![]]),
+                ("1 %, 10 ms, x25", vec![vec![150.0, 300.0], vec![1.5, 1.5]]),
+            ]
+        );
+        let seeds = seeds(&cells).expect("seeds");
+        assert!(seeds.contains("seeds 7 to 8"), "{seeds}");
+    }
+
+    #[test]
+    fn where_nothing_was_visited_anew_nothing_is_told() {
+        assert!(table(&[]).is_none() && seeds(&[]).is_none());
+    }
 }

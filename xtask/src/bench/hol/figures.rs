@@ -53,7 +53,10 @@ pub(super) fn outcome(visited: &Visited, context: &Context) -> Outcome {
             .into_iter()
             .chain(attempts.claim())
             .collect(),
-        notes: notes(cells, context),
+        notes: notes(cells, context)
+            .into_iter()
+            .chain(again::seeds(again))
+            .collect(),
         ..Outcome::default()
     }
 }
