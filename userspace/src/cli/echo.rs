@@ -23,7 +23,8 @@ pub(super) struct Args {
     /// Name of this backend, sent in the `evenkeel-backend` header of every response.
     #[arg(long, value_parser = HeaderValue::from_str)]
     name: HeaderValue,
-    /// Wait before every answer, e.g. `5ms`: however many requests there are, as a network does.
+    /// Wait before every answer, e.g. `5ms`, from the arrival of the request: however many requests there are, as a
+    /// network does.
     #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
     delay: Duration,
     /// Requests worked on at once; further ones wait in line, so that a hot backend gets slow.
@@ -41,7 +42,8 @@ pub(super) struct Args {
         requires = "capacity"
     )]
     queue: usize,
-    /// Never sleep: takes a core, and answers at its time to some microseconds.
+    /// Never sleep: takes a core, and answers at its time to some microseconds. (Without it to some tens, for which it is
+    /// awake before, a tenth of the time at most.)
     #[arg(long)]
     spin: bool,
     /// Where random service times come from.

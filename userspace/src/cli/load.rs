@@ -39,7 +39,8 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 1, value_name = "N")]
     threads: usize,
     /// Never let a thread sleep: takes a core for each, and takes the wakeup (tens of microseconds, hundreds on a virtual
-    /// machine) out of the latencies.
+    /// machine) out of the latencies. A connection of each thread to itself over the loopback keeps it warm meanwhile, as it
+    /// does before each request of a slow schedule.
     #[arg(long)]
     spin: bool,
     /// By which clock an answer is over: `kernel`, when its last bytes came to this host (at most 1 ms before they were read),

@@ -20,7 +20,7 @@
 //! - Without a stamp (the first packets after stamps were asked for, kernels that give none) it arrived when it was read.
 //!
 //! Rejected: believing every stamp (see above); asking for the kernel's count of segments out of order at each read (another
-//! system call, and none that the crates in use offer without `unsafe`); letting the runtime spin ([`super::timer::Timer::spin`])
+//! system call, and none that the crates in use offer without `unsafe`); letting the runtime spin ([`super::timer::spin`])
 //! by default (a core that the measured program may need).
 
 use std::cell::{Cell, RefCell};

@@ -11,6 +11,7 @@ pub mod driver;
 pub mod echo;
 mod random;
 mod timer;
+mod warm;
 mod wire;
 
 #[cfg(test)]

@@ -6,15 +6,15 @@
 //! nanosecond, needs no thread of its own and no second wakeup, and costs nothing while nobody waits.
 //!
 //! What is left is the interrupt and the wakeup: on a virtual machine a timer set for 1 ms was 70 us late, one set for
-//! 20 ms 220 us, and 80 us where the core never slept. Where a core can be spared, [`Timer::spin`] does away with both:
-//! it looks at the clock itself, and was 1 us late. [`Punctual`] does so for the last part of a wait only: it is for
-//! what starts requests at their times, and costs a tenth of a core at most.
+//! 20 ms 220 us, and 80 us where the core never slept. Where a core can be spared, [`spin`] does away with both: it looks
+//! at the clock itself, and was 1 us late. A [`Timer::punctual`] does so for the last part of a wait only: it is for what
+//! starts requests at their times and for the delays of a backend, and costs a tenth of a core at most.
 //!
 //! Rejected: a sleeping thread that sends the moments over a channel (one more wakeup and the 50 us of timer slack that
 //! nanosleep(2) has, see PR_SET_TIMERSLACK in prctl(2)); spinning in place through the last part before a moment (with one
 //! thread, everything that is received meanwhile is late by the spin: between two looks at the clock the runtime gets its
-//! turn); being punctual for whoever waits (the delays of a backend: their requests are many at a time, and a backend says
-//! how long it really took).
+//! turn); being punctual for the service times of a backend of finite capacity (ten of them on two cores would spend one on it,
+//! and what comes of their queues does not hang on a tenth of a millisecond).
 
 mod punctual;
 
@@ -23,6 +23,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io;
 use std::rc::Rc;
+use std::time::Duration;
 
 use rustix::fd::OwnedFd;
 use rustix::time::{
@@ -33,7 +34,13 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-pub use punctual::Punctual;
+use super::warm::Warmth;
+use punctual::Punctual;
+
+/// How often a thread that spins is kept warm: of 0.1 to 2 ms all were as good, 4 ms were not ([`super::warm`]).
+const WARMED: Duration = Duration::from_millis(2);
+/// And how long before a moment it is not any more: an exchange took 50 us.
+const SOON: Duration = Duration::from_micros(100);
 
 /// A timer; clones are the same timer. One serves any number of waiting tasks.
 #[derive(Clone)]
@@ -50,6 +57,7 @@ enum Source {
 struct Kernel {
     fd: AsyncFd<OwnedFd>,
     waiting: RefCell<Waiting>,
+    punctual: Option<RefCell<Punctual>>,
 }
 
 /// Who waits, the earliest moment on top; as many as there are waiting tasks, and those that gave up since.
@@ -71,6 +79,15 @@ struct Waiter {
 impl Timer {
     /// A timer of the kernel; within a [`tokio::task::LocalSet`], in which its task runs.
     pub fn new() -> io::Result<Self> {
+        Self::of_kernel(None)
+    }
+
+    /// One that is awake when a moment comes ([`punctual`]), and warm.
+    pub fn punctual(warmth: Rc<Warmth>) -> io::Result<Self> {
+        Self::of_kernel(Some(Punctual::new(Instant::now(), warmth)))
+    }
+
+    fn of_kernel(punctual: Option<Punctual>) -> io::Result<Self> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let fd = timerfd_create(TimerfdClockId::Monotonic, flags)?;
         #[expect(
@@ -82,6 +99,7 @@ impl Timer {
         let kernel = Rc::new(Kernel {
             fd,
             waiting: RefCell::default(),
+            punctual: punctual.map(RefCell::new),
         });
         tokio::task::spawn_local(Rc::clone(&kernel).run());
         Ok(Self(Source::Kernel(kernel)))
@@ -102,28 +120,41 @@ impl Timer {
         }
     }
 
-    /// Whether time passes only while everybody waits.
-    fn stands_still(&self) -> bool {
+    /// Wakes those whose moment has come; gives the next one.
+    fn wake_due(&self, now: Instant) -> Option<Instant> {
         match &self.0 {
-            Source::Kernel(_) => false,
+            Source::Kernel(kernel) => kernel.waiting.borrow_mut().wake_due(now),
             #[cfg(test)]
-            Source::Runtime => true,
+            Source::Runtime => None,
         }
     }
 
-    /// Keeps the runtime from sleeping, for ever: it looks at the clock and for events again and again, and takes a core
-    /// for it. What it finds it handles at once, be it a moment that has come or something received.
-    pub async fn spin(&self) {
-        loop {
-            match &self.0 {
-                Source::Kernel(kernel) => {
-                    kernel.waiting.borrow_mut().wake_due(Instant::now());
+    fn keep_warm(&self) {
+        match &self.0 {
+            Source::Kernel(kernel) => {
+                if let Some(punctual) = &kernel.punctual {
+                    punctual.borrow().warm();
                 }
-                #[cfg(test)]
-                Source::Runtime => {}
             }
-            tokio::task::yield_now().await;
+            #[cfg(test)]
+            Source::Runtime => {}
         }
+    }
+}
+
+/// Keeps the runtime from sleeping, for ever: it looks at the clock and for events again and again, and takes a core for it.
+/// What it finds it handles at once, be it a moment that has come on one of `timers` or something received. In between it
+/// keeps what sends warm.
+pub async fn spin(timers: &[&Timer]) {
+    let mut warmed = Instant::now();
+    loop {
+        let now = Instant::now();
+        let next = timers.iter().filter_map(|timer| timer.wake_due(now)).min();
+        if now >= warmed + WARMED && next.is_none_or(|next| next >= now + SOON) {
+            timers.iter().for_each(|timer| timer.keep_warm());
+            warmed = now;
+        }
+        tokio::task::yield_now().await;
     }
 }
 
@@ -144,9 +175,13 @@ impl Kernel {
         let _ = woken.await;
     }
 
-    /// Makes the timer expire at `moment`.
+    /// Makes the timer expire for `moment`.
     fn set(&self, moment: Instant, now: Instant) -> bool {
-        let left = moment.saturating_duration_since(now);
+        let alarm = match &self.punctual {
+            Some(punctual) => punctual.borrow_mut().alarm(moment, now),
+            None => moment,
+        };
+        let left = alarm.saturating_duration_since(now);
         let it_value = Timespec {
             tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
             // 0 would switch it off.
@@ -168,11 +203,31 @@ impl Kernel {
         while let Ok(mut ready) = self.fd.readable().await {
             let mut expirations = [0; 8];
             let _ = ready.try_io(|fd| Ok(rustix::io::read(fd, &mut expirations)?));
-            let now = Instant::now();
-            if let Some(next) = self.waiting.borrow_mut().wake_due(now) {
-                self.set(next, now);
+            let next = match &self.punctual {
+                Some(punctual) => self.stay_awake(punctual).await,
+                None => self.waiting.borrow_mut().wake_due(Instant::now()),
+            };
+            if let Some(next) = next {
+                self.set(next, Instant::now());
             }
         }
+    }
+
+    /// Looks at the clock until the moment has come for which the timer expired; gives the next one.
+    async fn stay_awake(&self, punctual: &RefCell<Punctual>) -> Option<Instant> {
+        let woken = Instant::now();
+        let mut next = self.waiting.borrow_mut().wake_due(woken);
+        punctual.borrow_mut().woken(woken);
+        // What comes up later has an alarm of its own.
+        let last = next.filter(|next| *next <= woken + punctual::MOST);
+        while last.is_some() && next.is_some() && next <= last {
+            tokio::task::yield_now().await;
+            let now = Instant::now();
+            punctual.borrow_mut().learn(now);
+            next = self.waiting.borrow_mut().wake_due(now);
+        }
+        punctual.borrow_mut().awake(Instant::now());
+        next
     }
 }
 
@@ -248,8 +303,17 @@ mod tests {
 
     #[test]
     fn nobody_is_woken_early_and_earlier_moments_come_first() {
+        in_order(Timer::new);
+    }
+
+    #[test]
+    fn nobody_is_woken_early_by_a_punctual_timer_either() {
+        in_order(|| Timer::punctual(Warmth::new()));
+    }
+
+    fn in_order(timer: fn() -> io::Result<Timer>) {
         local(async {
-            let timer = Timer::new().unwrap();
+            let timer = timer().unwrap();
             let start = Instant::now();
             let woken = Rc::new(RefCell::new(Vec::new()));
             let mut tasks = tokio::task::JoinSet::new();
@@ -272,8 +336,9 @@ mod tests {
         local(async {
             let timer = Timer::new().unwrap();
             let until = Instant::now() + Duration::from_millis(2);
+            let timers = [&timer];
             tokio::select! {
-                () = timer.spin() => {}
+                () = spin(&timers) => {}
                 () = timer.until(until) => {}
             }
             assert!(Instant::now() >= until);

@@ -14,6 +14,7 @@
 //! | [`http2`], [`http1`], [`rpc`], [`mux`] | how it goes over the wire, and whether the answer is good |
 //! | [`record`], [`report`], [`interval`], [`progress`], [`log`] | what is told of it |
 //! | [`shard`] | all of that on one thread |
+//! | [`single`] | a connection outside of all that |
 
 mod answer;
 mod balance;
@@ -35,6 +36,7 @@ mod rpc;
 mod schedule;
 mod shard;
 mod share;
+mod single;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -59,6 +61,8 @@ pub use report::{Connection, Latency, Report};
 pub use schedule::Schedule;
 pub use share::{Turns, Weights, quotas};
 pub use target::{Target, resolve};
+
+pub(super) use single::Single;
 
 use progress::Watch;
 use record::{Counts, Recorder};

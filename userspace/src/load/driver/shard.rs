@@ -17,7 +17,8 @@ use super::target::Addresses;
 use super::work::{self, Work};
 use super::{LoadError, http1, http2};
 use crate::load::random::{Purpose, generator};
-use crate::load::timer::Timer;
+use crate::load::timer::{Timer, spin};
+use crate::load::warm::Warmth;
 
 /// One of the threads of a run.
 pub(super) struct Shard {
@@ -51,7 +52,7 @@ impl Means {
     pub(super) fn real(plan: &Plan) -> Result<Self, LoadError> {
         Ok(Self {
             connector: Box::new(Tcp::new(&plan.sources, plan.clock)),
-            timer: Timer::new()?,
+            timer: Timer::punctual(Warmth::new())?,
         })
     }
 }
@@ -91,7 +92,7 @@ impl Shard {
         };
         let spinning = async {
             if self.plan.spin {
-                timer.spin().await;
+                spin(&[&timer]).await;
             }
             std::future::pending::<()>().await;
         };

@@ -18,7 +18,7 @@ use super::plan::{Budget, Plan};
 use super::record::{Failed, Failure, Recorder};
 use super::share::{Draws, Turns};
 use crate::load::random::{Purpose, generator};
-use crate::load::timer::{Punctual, Timer};
+use crate::load::timer::Timer;
 
 /// Requests of one client that are due and not sent yet; further ones have failed.
 const MOST_DUE: usize = 1 << 16;
@@ -163,7 +163,6 @@ pub(super) async fn pace(
         return;
     };
     let mut order = Order::of(plan);
-    let mut clock = Punctual::new(timer);
     let mut measured = 0;
     let mut handed_out = 0_u32;
     for offset in schedule.starts(plan.warm_up, plan.seed) {
@@ -179,7 +178,11 @@ pub(super) async fn pace(
         let Some(intended) = started.checked_add(offset) else {
             break;
         };
-        clock.until(intended).await;
+        if Instant::now() < intended {
+            // What the request before was handed out for is done first.
+            tokio::task::yield_now().await;
+            timer.until(intended).await;
+        }
         if !work.push(intended) {
             let cause = format_args!("{MOST_DUE} requests of the client are due and not sent yet");
             recorder.failed(None, intended, Failed::new(Failure::NotSent, cause));

@@ -58,7 +58,7 @@ async fn answer(
     let (head, mut body) = request.into_parts();
     // A body that breaks off ends the connection; hyper notices by itself.
     while let Some(Ok(_)) = body.frame().await {}
-    let served = path == STATS_PATH || backend.work().await;
+    let served = path == STATS_PATH || backend.work(began).await;
     let size = wanted_size(&head.headers, MOST_BYTES);
     let mut response = Response::new(content::answer(&path, size, client, backend));
     if !served {

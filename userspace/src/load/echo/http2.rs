@@ -112,7 +112,7 @@ async fn unary(
         }
     }
     body.trailers().await?;
-    if !work(backend, respond).await? {
+    if !work(backend, respond, began).await? {
         return refuse(respond, backend, UNAVAILABLE);
     }
     if length > LONGEST_MESSAGE {
@@ -139,7 +139,7 @@ async fn stream(
     while let Some(piece) = body.data().await {
         let piece = piece?;
         let length = piece.len();
-        if !work(backend, respond).await? {
+        if !work(backend, respond, None).await? {
             return out.send_trailers(HeaderMap::from_iter([(GRPC_STATUS, UNAVAILABLE)]));
         }
         send(&mut out, piece, false).await?;
@@ -192,7 +192,7 @@ async fn plain(
     }
     let path = request.uri.path();
     let mut head = Response::new(());
-    if path != STATS_PATH && !work(backend, respond).await? {
+    if path != STATS_PATH && !work(backend, respond, began).await? {
         *head.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }
     head.headers_mut()
@@ -221,12 +221,16 @@ fn grpc_head(backend: &Backend) -> Response<()> {
 }
 
 /// Takes the time that a request takes, or until the client resets the stream; false when it is turned away.
-async fn work(backend: &Backend, respond: &mut SendResponse<Bytes>) -> Result<bool, h2::Error> {
+async fn work(
+    backend: &Backend,
+    respond: &mut SendResponse<Bytes>,
+    arrived: Option<Instant>,
+) -> Result<bool, h2::Error> {
     if !backend.works() {
         return Ok(true);
     }
     tokio::select! {
-        served = backend.work() => Ok(served),
+        served = backend.work(arrived) => Ok(served),
         reset = std::future::poll_fn(|cx| respond.poll_reset(cx)) => Err(reset?.into()),
     }
 }

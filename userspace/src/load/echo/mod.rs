@@ -15,7 +15,8 @@
 //! status 503, or `grpc-status: 14` (unavailable).
 //!
 //! An answer that took time says so ([`TOOK_HEADER`]), counted from when its request had arrived on this host: a backend
-//! that is woken late had the request meanwhile. The delay itself begins when the request is handled. Over HTTP/2 that
+//! that is woken late had the request meanwhile. The delay begins then, too (that of a message of a gRPC stream when it is
+//! handled); the time that a worker takes begins with the worker. Over HTTP/2 that
 //! arrival is the one of what was read last when the request was accepted, because `h2` reads all that there is before it
 //! says what came; of requests that came close together the earlier ones seem to have taken a little less.
 //!
@@ -39,14 +40,15 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
 use serde::Serialize;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::arrival::{Clock, Latest, Stamped, Stamps};
 use super::distribution::ServiceTime;
-use super::timer::Timer;
+use super::timer::{Timer, spin};
+use super::warm::Warmth;
 use super::{RESPONSE_SIZE_HEADER, TOOK_HEADER};
 use workers::Workers;
 
@@ -113,7 +115,10 @@ pub struct Stats {
 /// What every connection task shares.
 struct Backend {
     options: Options,
+    /// That of the delays.
     timer: Timer,
+    /// That of the workers.
+    service_timer: Timer,
     workers: Workers,
     streams: Cell<u64>,
     http1_requests: Cell<u64>,
@@ -130,8 +135,13 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) -> io::Result<Stats> {
     let grace = options.grace;
-    let backend = Rc::new(Backend::new(options, Timer::new()?));
-    let spin = backend.options.spin;
+    let backend = Rc::new(Backend::new(
+        options,
+        Timer::punctual(Warmth::new())?,
+        Timer::new()?,
+    ));
+    let spinning = backend.options.spin;
+    let timers = [&backend.timer, &backend.service_timer];
     let stamps = Stamps::new(backend.clock());
     let (stopping, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();
@@ -147,7 +157,7 @@ pub async fn serve(
                 Err(error) => back_off(&error).await,
             },
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
-            () = backend.timer.spin(), if spin => {}
+            () = spin(&timers), if spinning => {}
             () = &mut stop => break,
         }
     }
@@ -162,6 +172,19 @@ pub async fn serve(
         );
     }
     Ok(backend.stats())
+}
+
+/// Answers what comes on a connection at once, and counts it nowhere; within a [`tokio::task::LocalSet`].
+pub(super) fn answer_quietly(stream: TcpStream) -> io::Result<impl Future<Output = ()>> {
+    let client = stream.peer_addr()?;
+    let options = Options::named(HeaderValue::from_static("itself"));
+    let backend = Rc::new(Backend::new(options, Timer::new()?, Timer::new()?));
+    let stream = Stamped::new(stream, &Stamps::new(Clock::Kernel));
+    let (stopping, stopped) = watch::channel(false);
+    Ok(async move {
+        serve_connection(stream, client, backend, stopped).await;
+        drop(stopping);
+    })
 }
 
 /// `accept` fails for reasons that pass (out of descriptors, peer gone): say so and go on, without spinning.
@@ -200,11 +223,12 @@ async fn serve_connection(
 }
 
 impl Backend {
-    fn new(options: Options, timer: Timer) -> Self {
+    fn new(options: Options, timer: Timer, service_timer: Timer) -> Self {
         let zero = || Cell::new(0);
         Self {
-            workers: Workers::new(&options, timer.clone()),
+            workers: Workers::new(&options, service_timer.clone()),
             timer,
+            service_timer,
             options,
             streams: zero(),
             http1_requests: zero(),
@@ -225,10 +249,11 @@ impl Backend {
         }
     }
 
-    /// Takes the time that a request takes; false when it is turned away.
-    async fn work(&self) -> bool {
+    /// Takes the time that a request takes that arrived then; false when it is turned away.
+    async fn work(&self, arrived: Option<Instant>) -> bool {
         if !self.options.delay.is_zero() {
-            self.timer.until(Instant::now() + self.options.delay).await;
+            let arrived = arrived.unwrap_or_else(Instant::now);
+            self.timer.until(arrived + self.options.delay).await;
         }
         self.workers.work().await
     }

@@ -7,13 +7,12 @@
 //!   a capacity that is known beforehand.
 //! - Latency: against an echo backend that answers after a known time, one request at a time. How long it really had
 //!   the request the backend says with each answer, because a timer that is set for 20 ms fires when the host lets it:
-//!   the client has to agree with that, request by request. Both count from and to what the kernel says of arrivals: the
-//!   backend from that of the request, the client to that of the answer; no wakeup for either is in it. Still in it are, from the
-//!   intended start, a start that is late, all that the client does until the request is sent, and all that the backend does
-//!   from saying its time until the answer is sent. Beside it stands what was measured beyond the time that was
-//!   asked for, by h2load as well, for which the wakeups count: of the server for the request, for the end of the delay, and
-//!   of h2load for the answer. With `--spin` neither `evenkeel` sleeps: only such a backend has the delay that it is asked
-//!   for, but both figures are held to the same goal with and without.
+//!   the client has to agree with that, request by request, and with the time that was asked for. All three count from and to
+//!   what the kernel says of arrivals: the backend, which begins its delay there, from that of the request, the client to that of
+//!   the answer; no wakeup for either is in it. Still in it are, from the intended start, a start that is late, all that the
+//!   client does until the request is sent, and all that the backend does from saying its time until the answer is sent. Beside
+//!   it stands what h2load measures, for which its wakeup for the answer counts, too. With and without `--spin` the figures
+//!   are held to the same goal.
 
 mod place;
 mod tables;

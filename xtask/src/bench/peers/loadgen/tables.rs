@@ -17,11 +17,10 @@ pub(super) fn outcome(races: &[Race], known: &[Known]) -> Outcome {
             "One thread each for client and server, each on a CPU of its own. Where the client is the slower of the two, the figures compare \
              clients; where the server is, they must be the same."
                 .to_owned(),
-            "Latency above the delay holds everything between the client's clock and the backend's timer: two passes \
-             through the loopback, both programs, and, without --spin, two wakeups of the backend; h2load's own for the \
-             answer is in its figures, evenkeel load's is not, because it takes the kernel's word for when the answer came. \
-             Beyond what the backend says it took, from the arrival of the request to the answer begun, neither its \
-             wakeups nor its timer are in it."
+            "Latency above the delay, which the backend counts from the arrival of the request, holds two passes through the \
+             loopback, both programs, and how late the backend's timer is; h2load's own wakeup for the answer is in its figures, \
+             evenkeel load's is not, because it takes the kernel's word for when the answer came. Beyond what the backend says it \
+             took, from the arrival of the request to the answer begun, its timer is not in it, either."
                 .to_owned(),
         ],
         ..Outcome::default()
