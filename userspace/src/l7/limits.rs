@@ -34,10 +34,10 @@ pub struct Limits {
     /// A downstream connection, of either protocol or as a tunnel, is closed when bytes have waited for it this long and it
     /// took none of them. Content of an HTTP/2 stream without a window does not wait: it stays with the backend.
     pub stall_timeout_ms: u64,
-    /// A stream of HTTP/2 is ended when nothing of its request or response could be passed on for this long: 504, or
-    /// DEADLINE_EXCEEDED for gRPC, where no response has begun, else RST_STREAM (CANCEL); 0: never. PING and WINDOW_UPDATE
-    /// move nothing. A service whose streams may be silent for longer, such as a watch over gRPC, needs more, or 0. Requests
-    /// of HTTP/1.1 and tunnels (WebSocket) are not ended: see `stall_timeout_ms`.
+    /// A stream of HTTP/2, or a request of HTTP/1.1, is ended when nothing of its request or response could be passed on for
+    /// this long: 504, or DEADLINE_EXCEEDED for gRPC, where no response has begun, else RST_STREAM (CANCEL), or the end of the
+    /// HTTP/1.1 connection; 0: never. PING and WINDOW_UPDATE move nothing. A service whose streams may be silent for longer,
+    /// such as a watch over gRPC or a long poll, needs more, or 0. Tunnels (WebSocket) are not ended: see `stall_timeout_ms`.
     pub stream_idle_timeout_ms: u64,
 
     /// Streams that one client connection may have open.

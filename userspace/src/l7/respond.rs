@@ -6,6 +6,7 @@
 //! | the backend's connection was lost before it answered | 502 | 14 UNAVAILABLE |
 //! | nothing moved for `stream_idle_timeout_ms` | 504 | 4 DEADLINE_EXCEEDED |
 //! | a transfer coding other than `chunked` | 501 | 12 UNIMPLEMENTED |
+//! | the same in the backend's answer | 502 | 14 UNAVAILABLE |
 //!
 //! A gRPC client gets the failure as a trailers-only response: status 200 and `grpc-status` in the only header block.
 
@@ -30,6 +31,9 @@ pub enum Failure {
     /// A transfer coding other than `chunked`, which only HTTP/1.1 has (RFC 9112, section 6.1).
     #[error("unknown transfer coding")]
     UnknownCoding,
+    /// The same in a backend's answer.
+    #[error("unknown transfer coding of the backend")]
+    UnknownAnswer,
 }
 
 impl Failure {
@@ -38,7 +42,7 @@ impl Failure {
     pub const fn status(self) -> StatusCode {
         match self {
             Self::NoService | Self::NoBackend => StatusCode::SERVICE_UNAVAILABLE,
-            Self::UpstreamLost => StatusCode::BAD_GATEWAY,
+            Self::UpstreamLost | Self::UnknownAnswer => StatusCode::BAD_GATEWAY,
             Self::TimedOut => StatusCode::GATEWAY_TIMEOUT,
             Self::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
         }
@@ -48,7 +52,7 @@ impl Failure {
     #[must_use]
     pub const fn grpc_status(self) -> HeaderValue {
         match self {
-            Self::NoService | Self::NoBackend | Self::UpstreamLost => {
+            Self::NoService | Self::NoBackend | Self::UpstreamLost | Self::UnknownAnswer => {
                 HeaderValue::from_static("14")
             }
             Self::TimedOut => HeaderValue::from_static("4"),
@@ -63,6 +67,7 @@ impl Failure {
             Self::UpstreamLost => "evenkeel: backend connection lost",
             Self::TimedOut => "evenkeel: stream idle for too long",
             Self::UnknownCoding => "evenkeel: unknown transfer coding",
+            Self::UnknownAnswer => "evenkeel: unknown transfer coding of the backend",
         })
     }
 

@@ -275,3 +275,25 @@ async fn content_with_a_transfer_coding_that_would_lose_its_label_is_refused() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn an_answer_whose_transfer_coding_would_lose_its_label_is_none() {
+    within(async {
+        const CHUNKED: &str =
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n";
+        const UNTIL_THE_END: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\nhi";
+        const ANSWERS: [&[&str]; 2] = [&[CHUNKED], &[UNTIL_THE_END]];
+        for answers in ANSWERS {
+            let (backend, _heads) = scripted(answers).await;
+            let (proxy, address) = proxy(&[backend]);
+            let mut client = TcpStream::connect(address).await.expect("connect");
+            let request = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n";
+            client.write_all(request).await.expect("write");
+            let response = read_until(&mut client, "backend\n").await;
+            assert!(response.starts_with("HTTP/1.1 502"), "{response}");
+            let stats = proxy.stats().services[0].backends[0].clone();
+            assert_eq!((stats.streams_failed, stats.streams_active), (1, 0));
+        }
+    })
+    .await;
+}

@@ -8,6 +8,7 @@ use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::activity::Activity;
 use crate::l7::registry::Open;
 use crate::l7::stats::InFlight;
 use crate::l7::upstream::Pool;
@@ -18,6 +19,8 @@ pub struct Upload {
     pub content: Incoming,
     /// Whose counters it counts in.
     pub pool: Rc<Pool>,
+    /// Where it says that it moves.
+    pub activity: Rc<Activity>,
 }
 
 /// What a client gets: a backend's response, or an answer of ours.
@@ -33,11 +36,13 @@ pub enum Reply {
     Own(Option<Bytes>),
 }
 
-/// A request in flight: `ok` once its response has been passed on to the end, else the client left it.
+/// A request in flight: `ok` once its response has been passed on to the end, else nothing moved for too long, or the client
+/// left it.
 pub struct Outcome {
     pool: Rc<Pool>,
     _in_flight: InFlight,
     _open: Open,
+    activity: Rc<Activity>,
     settled: bool,
 }
 
@@ -45,12 +50,13 @@ pub struct Outcome {
 
 impl Outcome {
     /// A request that is being sent to a backend.
-    pub fn new(pool: Rc<Pool>, in_flight: InFlight, open: Open) -> Self {
+    pub fn new(pool: Rc<Pool>, in_flight: InFlight, open: Open, activity: Rc<Activity>) -> Self {
         pool.counters().opened.add(1);
         Self {
             pool,
             _in_flight: in_flight,
             _open: open,
+            activity,
             settled: false,
         }
     }
@@ -79,8 +85,14 @@ impl Outcome {
 
 impl Drop for Outcome {
     fn drop(&mut self) {
-        if !self.settled {
-            self.pool.counters().reset_by_client.add(1);
+        if self.settled {
+            return;
+        }
+        let counters = self.pool.counters();
+        if self.activity.is_expired() {
+            counters.timed_out.add(1);
+        } else {
+            counters.reset_by_client.add(1);
         }
     }
 }
@@ -97,6 +109,7 @@ impl Body for Upload {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = ready!(Pin::new(&mut self.content).poll_frame(cx));
         if let Some(Ok(frame)) = &frame {
+            self.activity.moved();
             let bytes = frame.data_ref().map_or(0, Buf::remaining);
             self.pool.counters().request_bytes.add(bytes as u64);
         }
@@ -128,6 +141,7 @@ impl Body for Reply {
                 let frame = ready!(Pin::new(&mut *content).poll_frame(cx));
                 match &frame {
                     Some(Ok(frame)) => {
+                        outcome.activity.moved();
                         let bytes = frame.data_ref().map_or(0, Buf::remaining);
                         outcome.pool.counters().response_bytes.add(bytes as u64);
                         if content.is_end_stream() {

@@ -32,9 +32,14 @@ pub async fn forward(client: Rc<Client>, request: Request<Incoming>) -> Response
     let Some(view) = client.view() else {
         return own(Failure::NoService);
     };
-    match to_backends(&client, &view, request).await {
-        Ok(response) => response,
-        Err(failure) => own(failure),
+    if let Some(at) = client.activity.first_look() {
+        client.registered.handle.look_at(at);
+    }
+    let answered = to_backends(&client, &view, request);
+    match client.activity.until_expired(answered).await {
+        Some(Ok(response)) => response,
+        Some(Err(failure)) => own(failure),
+        None => own(Failure::TimedOut),
     }
 }
 
@@ -58,8 +63,14 @@ async fn to_backends(
             return Err(Failure::NoBackend);
         };
         let pool = &view.pools[position];
-        let mut outcome = Outcome::new(pool.clone(), in_flight, client.opened());
-        match send(pool, request).await {
+        let activity = client.activity.clone();
+        let mut outcome = Outcome::new(pool.clone(), in_flight, client.opened(), activity);
+        match send(client, pool, request).await {
+            // As with a request's.
+            Ok(response) if headers::has_unknown_coding(response.headers()) => {
+                outcome.failed();
+                return Err(Failure::UnknownAnswer);
+            }
             Ok(response) => return Ok(reply(client, response, downstream, outcome)),
             Err(Unanswered::Unsent(unsent)) => {
                 outcome.elsewhere();
@@ -78,12 +89,14 @@ async fn to_backends(
 
 /// Sends on a kept connection while there is one, else on a new one.
 async fn send(
+    client: &Client,
     pool: &Rc<Pool>,
     request: Request<Incoming>,
 ) -> Result<Response<Incoming>, Unanswered> {
     let mut request = request.map(|content| Upload {
         content,
         pool: pool.clone(),
+        activity: client.activity.clone(),
     });
     loop {
         let kept = pool.http1.take();

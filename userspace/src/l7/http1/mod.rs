@@ -6,6 +6,7 @@
 //!
 //! A request is sent again only when hyper hands it back unsent: a kept connection that the backend had closed meanwhile.
 
+mod activity;
 mod body;
 mod forward;
 mod headers;
@@ -26,6 +27,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 
+use self::activity::{Activity, Look};
 pub use self::idle::{Idle, connect, keep_when_ready};
 use self::rewound::{Meter, Rewound};
 use super::registry::{Open, Registered};
@@ -39,6 +41,7 @@ pub struct Client {
     worker: Rc<Worker>,
     local: SocketAddr,
     registered: Registered,
+    activity: Rc<Activity>,
 }
 
 // === impl Client ===
@@ -47,6 +50,16 @@ impl Client {
     /// The service as of now.
     fn view(&self) -> Option<Rc<View>> {
         self.worker.view(self.local)
+    }
+
+    /// Looks at the request if it is time to; false when the connection is to end.
+    fn look(&self) -> bool {
+        let handle = &self.registered.handle;
+        let look = handle.look_is_due().then(|| self.activity.look());
+        if let Some(Look::Again(at)) = look {
+            handle.look_at(at);
+        }
+        look != Some(Look::Ends)
     }
 
     /// A request, and the tunnel that it may become.
@@ -78,6 +91,7 @@ pub async fn serve(
 ) {
     let limits = worker.limits.clone();
     let client = Rc::new(Client {
+        activity: Rc::new(Activity::new(worker.clone())),
         worker,
         local,
         registered,
@@ -103,7 +117,7 @@ pub async fn serve(
     poll_fn(|cx| {
         let handle = &client.registered.handle;
         handle.remember(cx.waker());
-        if handle.close.get() {
+        if handle.close.get() || !client.look() {
             return Poll::Ready(());
         }
         if handle.drain.get() && !std::mem::replace(&mut leaving, true) {

@@ -15,6 +15,7 @@ use crate::balance::Policy;
 use crate::l7::table::{BackendSpec, ServiceSpec};
 use crate::l7::{ServiceStats, listener};
 
+mod idle_requests;
 mod idle_streams;
 
 const IDLE_TIMEOUT_MS: u64 = 300_000;
