@@ -71,6 +71,7 @@ impl Activity {
         })
         .await;
         self.waiting.take();
+        self.moved();
         response
     }
 
