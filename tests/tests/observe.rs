@@ -153,6 +153,11 @@ fn by_latency(group: &Value) -> Result<u64> {
     for peer in group["peers"].as_array().context("peers")? {
         let latency = &peer["latency"];
         timed += latency["count"].as_u64().context("count")?;
+        let histogram = latency["histogram"].as_array().into_iter().flatten();
+        let counted: u64 = histogram
+            .filter_map(|bucket| bucket["count"].as_u64())
+            .sum();
+        ensure!(latency["count"] == counted, "{latency}");
         let (p50, p99) = (&latency["p50_us"], &latency["p99_us"]);
         ensure!(
             p50.as_f64() > Some(0.0) && p99.as_f64() >= p50.as_f64(),

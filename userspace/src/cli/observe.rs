@@ -68,6 +68,9 @@ pub(super) struct Args {
     /// default those with one port are. One named with its port gets nothing if it is not seen.
     #[arg(long = "group", value_name = "ADDR[:PORT],...")]
     groups: Vec<Named>,
+    /// Also show how the latencies of each peer are distributed. (JSON always has that.)
+    #[arg(long)]
+    histogram: bool,
     /// How many connections to list in each group.
     #[arg(long, value_name = "N", default_value_t = 10)]
     top: usize,
@@ -190,6 +193,13 @@ impl Session<'_> {
         Report::new(&self.tally, scope)
     }
 
+    fn style(&self, paint: Paint) -> table::Style {
+        table::Style {
+            paint,
+            histograms: self.args.histogram,
+        }
+    }
+
     /// What there is to see meanwhile.
     fn show(&mut self) -> anyhow::Result<()> {
         if self.global.json && self.args.watch {
@@ -197,8 +207,8 @@ impl Session<'_> {
         }
         if !self.global.json && self.screen.is_live() {
             let report = self.report();
-            self.screen
-                .show(&table::live(&report, self.screen.paint()))?;
+            let style = self.style(self.screen.paint());
+            self.screen.show(&table::live(&report, style))?;
         }
         Ok(())
     }
@@ -218,7 +228,7 @@ impl Session<'_> {
                 let paint = Paint {
                     on: self.global.coloured(),
                 };
-                super::output::print(&table::last(&report, paint))
+                super::output::print(&table::last(&report, self.style(paint)))
             }
         }
     }

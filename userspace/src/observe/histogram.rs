@@ -12,8 +12,19 @@ pub struct Histogram {
     pub nanoseconds: u64,
 }
 
-/// Figures of a histogram, in microseconds.
+/// A range of latencies, and how many were in it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Bucket {
+    /// The least latency in it, in microseconds.
+    pub from_us: f64,
+    /// The least one above it.
+    pub below_us: f64,
+    /// How many were in it.
+    pub count: u64,
+}
+
+/// Figures of a histogram, in microseconds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
     /// Streams that were timed.
     pub count: u64,
@@ -27,6 +38,38 @@ pub struct Latency {
     pub p99_us: f64,
     /// 999 in 1,000 took no longer.
     pub p999_us: f64,
+    /// All of them: the buckets, a sixteenth wide, in which there are any, from the fastest on.
+    pub histogram: Vec<Bucket>,
+}
+
+impl Latency {
+    /// The histogram by powers of two of the finest bucket (1.024 us), from the first one in which there are any to the last,
+    /// with those in between in which there are none.
+    #[must_use]
+    pub fn octaves(&self) -> Vec<Bucket> {
+        let unit = bucket_start(1) as f64 / 1e3;
+        // The first octave is what is below the finest bucket's end.
+        let octave = |bucket: &Bucket| {
+            let units = (bucket.from_us / unit).round() as u64;
+            units.checked_ilog2().map_or(0, |power| power + 1)
+        };
+        let end = |octave: u32| (1_u64 << octave.min(63)) as f64 * unit;
+        let (Some(first), Some(last)) = (self.histogram.first(), self.histogram.last()) else {
+            return Vec::new();
+        };
+        (octave(first)..=octave(last))
+            .map(|number| Bucket {
+                from_us: number.checked_sub(1).map_or(0.0, end),
+                below_us: end(number),
+                count: self
+                    .histogram
+                    .iter()
+                    .filter(|bucket| octave(bucket) == number)
+                    .map(|bucket| bucket.count)
+                    .sum(),
+            })
+            .collect()
+    }
 }
 
 impl Histogram {
@@ -77,7 +120,22 @@ impl Histogram {
             p90_us: self.percentile(0.9)?,
             p99_us: self.percentile(0.99)?,
             p999_us: self.percentile(0.999)?,
+            histogram: self.met(),
         })
+    }
+
+    /// The buckets in which there are any.
+    fn met(&self) -> Vec<Bucket> {
+        let start = |index| bucket_start(index) as f64 / 1e3;
+        (0..BUCKETS)
+            .zip(&self.buckets)
+            .filter(|(_, met)| **met > 0)
+            .map(|(index, met)| Bucket {
+                from_us: start(index),
+                below_us: start(index + 1),
+                count: *met,
+            })
+            .collect()
     }
 }
 
@@ -116,6 +174,32 @@ mod tests {
     fn nothing_counted_has_no_latency() {
         assert_eq!(Histogram::default().latency(), None);
         assert_eq!(of(std::iter::empty()).latency(), None);
+    }
+
+    #[test]
+    fn every_latency_is_in_the_bucket_that_is_told_and_in_one_octave() {
+        let nanoseconds: Vec<u64> = (0..40)
+            .map(|power| 3_u64.pow(power / 2) << (power % 2))
+            .collect();
+        let latency = of(nanoseconds.iter().copied()).latency().unwrap();
+        for buckets in [latency.histogram.clone(), latency.octaves()] {
+            let mut left = nanoseconds.clone();
+            for bucket in &buckets {
+                let (from, below) = (bucket.from_us * 1e3, bucket.below_us * 1e3);
+                let before = left.len();
+                left.retain(|ns| (*ns as f64) < from || *ns as f64 >= below);
+                assert_eq!((before - left.len()) as u64, bucket.count, "{bucket:?}");
+            }
+            assert_eq!(left, [0_u64; 0], "in none");
+        }
+        let octaves = latency.octaves();
+        let mut pairs = octaves.windows(2);
+        assert!(
+            pairs.all(|pair| pair[0].below_us == pair[1].from_us),
+            "{octaves:?}"
+        );
+        assert_eq!((octaves[0].from_us, octaves[0].below_us), (0.0, 1.024));
+        assert_eq!((octaves[1].from_us, octaves[1].below_us), (1.024, 2.048));
     }
 
     #[test]

@@ -25,7 +25,7 @@ mod verdict;
 #[cfg(test)]
 mod tests;
 
-pub use histogram::{Histogram, Latency};
+pub use histogram::{Bucket, Histogram, Latency};
 pub use local::{Relation, local_addresses};
 pub use named::Named;
 pub use reading::{Carries, FlowId, FlowReading, PeerReading, Reading};
