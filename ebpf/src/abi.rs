@@ -220,6 +220,8 @@ pub mod flag {
     /// The flow is on a backend, but its service is at `l7` by now and it was asked to move: what its client sends goes to
     /// the host, which knows no such connection and resets it, so that the client comes again. Set by userspace.
     pub const MOVED: u8 = 1 << 1;
+    /// In `UPSTREAMS`: nothing but its handshake was sent, and it is not counted yet. A check of a backend sends no more.
+    pub const SILENT: u8 = 1 << 2;
 }
 
 /// One entry of a flow table (`FLOWS` or `REPLIES`), see [`crate::table`]. 128 bytes: two cache lines.

@@ -1,8 +1,9 @@
 //! Watching without touching: streams in the payload, and the local proxy's own connections.
 //!
 //! At `l7` a stream takes two connections: the client's, which ends here (its flow is local, its streams are the
-//! service's), and the proxy's to a backend, which is seen on its way out (its streams are the backend's). Of the
-//! proxy's packets to clients only those that end a flow matter.
+//! service's), and the proxy's to a backend, which is seen on its way out (its streams are the backend's). It is counted from
+//! its first payload on: a check of a backend connects, too, and says nothing. Of the proxy's packets to clients only those that
+//! end a flow matter.
 
 use aya_ebpf::bindings::BPF_ANY;
 use evenkeel_ebpf::abi::{Counters, Event, Flow, Http2, Tuple, flag, state};
@@ -13,7 +14,7 @@ use crate::clock;
 use crate::count;
 use crate::filter;
 use crate::flow_table::{Flows, find};
-use crate::frame::Frame;
+use crate::frame::{Frame, Passage};
 use crate::life;
 use crate::maps::{BACKEND_BY_ADDR, SETTINGS, UPSTREAMS};
 use crate::pair;
@@ -120,7 +121,7 @@ fn to_backend(frame: &TcFrame, packet: &Packet) {
     let found = UPSTREAMS.get_ptr_mut(&packet.tuple);
     let flow = match found {
         // SAFETY: a live map value.
-        Some(flow) if !packet.opens() || unsafe { (*flow).state } & state::CLOSED == 0 => flow,
+        Some(flow) if !packet.opens() || unsafe { is_under_way(&*flow) } => flow,
         _ => match adopt(packet, now) {
             Some(flow) => flow,
             None => return,
@@ -128,22 +129,48 @@ fn to_backend(frame: &TcFrame, packet: &Packet) {
     };
     // SAFETY: a live map value; its state is only changed atomically.
     let flow = unsafe { &mut *flow };
+    let was_silent = flow.flags & flag::SILENT != 0;
+    let is_silent = was_silent && packet.payload_length == 0;
+    if was_silent && !is_silent {
+        flow.flags &= !flag::SILENT;
+    }
     let mut bits = life::local(packet.flags, flow.state, state::CLIENT_FIN);
     if !packet.opens() {
         bits |= state::ESTABLISHED;
     }
+    // Its backend may have ended it before it said anything.
+    let was_closed = flow.state & state::CLOSED != 0;
     if bits & !flow.state != 0 {
         upstream_state(flow, bits);
     }
     let streams = streams(frame, packet, &mut flow.http2);
-    let passage = frame.passage(packet);
+    let mut passage = frame.passage(packet);
     flow.last_seen = now;
     flow.packets += passage.packets;
     flow.bytes += passage.bytes;
+    if is_silent {
+        return;
+    }
+    if was_silent {
+        // With its handshake.
+        passage = Passage {
+            packets: flow.packets,
+            bytes: flow.bytes,
+        };
+    }
     count::backend(flow.backend, |c| {
+        c.flows_opened += u64::from(was_silent);
+        c.flows_closed += u64::from(was_silent && was_closed);
         passage.count(c);
         streams.count(c);
     });
+}
+
+/// Whether a SYN with the tuple of `flow` belongs to it: it is neither over nor one that never came further than that, as a
+/// check of a host that is gone.
+#[inline(always)]
+const fn is_under_way(flow: &Flow) -> bool {
+    flow.state & state::CLOSED == 0 && flow.flags & flag::SILENT == 0
 }
 
 /// Records a connection of the proxy; `None` if it leads to no backend.
@@ -160,17 +187,18 @@ fn adopt(packet: &Packet, now: u64) -> Option<*mut Flow> {
         service: index.service as u16,
         nat_port: packet.tuple.source_port,
         state: if syn { state::SYN } else { 0 },
+        flags: if syn { flag::SILENT } else { 0 },
         created: clock::created(now),
         last_seen: now,
         http2: counter(packet),
         ..Flow::default()
     };
     UPSTREAMS.insert(&packet.tuple, flow, BPF_ANY.into()).ok()?;
-    count::backend(index.backend, |c| {
-        c.flows_opened += 1;
-        c.flows_adopted += u64::from(!syn);
-    });
     if !syn {
+        count::backend(index.backend, |c| {
+            c.flows_opened += 1;
+            c.flows_adopted += 1;
+        });
         count::event(Event::UpstreamAdopted);
     }
     UPSTREAMS.get_ptr_mut(&packet.tuple)
@@ -189,11 +217,11 @@ pub fn from_backend(packet: &Packet) {
     }
 }
 
-/// Sets `bits` in a connection of the proxy, and counts it if that closed it: for the backend only.
+/// Sets `bits` in a connection of the proxy, and counts it if that closed one that is counted: for the backend only.
 #[inline(always)]
 fn upstream_state(flow: *mut Flow, bits: u8) {
     // SAFETY: the callers pass a live map value.
-    if unsafe { life::set(flow, bits) } {
+    if unsafe { life::set(flow, bits) && (*flow).flags & flag::SILENT == 0 } {
         // SAFETY: as above; this field never changes.
         count::backend(unsafe { (*flow).backend }, |c| c.flows_closed += 1);
     }

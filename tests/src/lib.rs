@@ -53,6 +53,8 @@ pub struct Setup {
     pub forwarding: &'static str,
     /// Policy for streams.
     pub policy: &'static str,
+    /// How backends are checked, as an inline table; empty: not at all.
+    pub health: &'static str,
     /// More configuration, as it is.
     pub more: &'static str,
     /// Arguments of every echo backend, after address and name.
@@ -71,6 +73,7 @@ impl Default for Setup {
             mode: "l4",
             forwarding: "nat",
             policy: "round_robin",
+            health: "",
             more: "",
             echo: &[],
         }
@@ -138,6 +141,7 @@ impl Setup {
         service.mode = self.mode.into();
         service.forwarding = self.forwarding.into();
         service.policy = self.policy.into();
+        service.health = self.health.into();
         let interfaces = Interface::all(&lab, self.hook, "native");
         let config = render(&lab, &interfaces, &[service], self.more);
         Ok(Stage {

@@ -9,6 +9,7 @@ use evenkeel::config::{
     Mode, Nat, Service, Sizes, XdpMode,
 };
 use evenkeel::datapath::capabilities;
+use evenkeel::health::Settings;
 use evenkeel::l7::{Limits, Policy};
 use proptest::prelude::*;
 
@@ -142,6 +143,7 @@ mode = "l7"
 policy = "p2c"
 forwarding = "dnat"
 hash = "source-ip"
+health = { interval = "500ms", timeout = "400ms", fall = 2, rise = 1 }
 backend = [{ address = "10.0.1.1:50051", weight = 0 }, { address = "10.0.1.2:50051" }]
 "#;
 
@@ -203,6 +205,12 @@ fn full(l7: Limits) -> Config {
             policy: Policy::P2c,
             forwarding: Forwarding::Dnat,
             hash: HashChoice::SourceIp,
+            health: Some(Settings {
+                interval: Duration::from_millis(500),
+                timeout: Duration::from_millis(400),
+                fall: 2,
+                rise: 1,
+            }),
             backends: vec![backend("10.0.1.1:50051", 0), backend("10.0.1.2:50051", 1)],
         }],
         lines: Lines {
@@ -274,6 +282,16 @@ fn every_key_is_read() {
         },
         &expected.auto
     );
+    let settings = expected.services[0].health.as_ref().expect("in FULL");
+    none_is_default!(
+        Settings {
+            interval,
+            timeout,
+            fall,
+            rise
+        },
+        settings
+    );
     let text = FULL.replace("workers = 2\n", &l7);
     assert_eq!(Config::parse(&text, "full.toml").expect("right"), expected);
 }
@@ -318,8 +336,12 @@ fn the_page_on_configuration_has_every_key_with_its_default() {
         let row = format!("\n| `{key}` | `{default}` |");
         assert!(page.contains(&row), "not on the page: {row}");
     }
-    let flows = Flows::default();
+    let (flows, health) = (Flows::default(), Settings::default());
     for (row, is) in [
+        ("| `interval` | `\"2s\"` |", health.interval.as_secs() == 2),
+        ("| `timeout` | `\"1s\"` |", health.timeout.as_secs() == 1),
+        ("| `fall` | `3` |", health.fall == 3),
+        ("| `rise` | `2` |", health.rise == 2),
         ("| `max` | `1048576` |", flows.max == 1_048_576),
         (
             "| `closed_hold` | `\"1s\"` |",

@@ -1,5 +1,7 @@
 //! The daemon's state against a data path and a proxy that only remember.
 
+#[path = "state/checks.rs"]
+mod checks;
 mod fake;
 
 use std::time::{Duration, Instant};

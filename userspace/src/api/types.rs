@@ -105,8 +105,9 @@ pub enum BackendState {
     Active,
     /// Keeps what it has, takes nothing new.
     Draining,
-    /// Of a service at `l7`: the proxy tried to connect to it in vain, has no connection to it, and goes on trying. It takes
-    /// nothing meanwhile. Nothing is known of it at `l4`, or before the proxy has tried.
+    /// It fails its checks (`[service.health]`). Or, of a service at `l7`: the proxy tried to connect to it in vain, has no
+    /// connection to it, and goes on trying. It takes nothing meanwhile, unless all backends fail their checks. Without checks
+    /// nothing is known of it at `l4`, or before the proxy has tried.
     Down,
 }
 
@@ -133,7 +134,7 @@ pub struct Backend {
     pub state: BackendState,
     /// Weight; a draining backend keeps the one it will have again.
     pub weight: u32,
-    /// Open flows: clients' at L4, the proxy's connections at L7.
+    /// Open flows: clients' at L4, the proxy's connections at L7, once they have carried anything.
     pub flows: u64,
     /// Streams.
     pub streams: u64,
@@ -141,8 +142,23 @@ pub struct Backend {
     pub packets: u64,
     /// Bytes client -> backend.
     pub bytes: u64,
+    /// What its checks say; absent where it is not checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<Check>,
     /// All counters.
     pub counters: Counters,
+}
+
+/// What the checks of a backend say.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Check {
+    /// Whether it is up; `null` before its first check is over.
+    pub up: Option<bool>,
+    /// Seconds since that was found out.
+    pub for_seconds: f64,
+    /// Why the last check failed, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
 }
 
 /// States of a [`Flow`] that may be asked for; `open` is any of the next three.

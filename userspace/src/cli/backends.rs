@@ -5,9 +5,9 @@ use hyper::Method;
 
 use super::Global;
 use super::output::{Paint, Side, Table, print, print_json};
-use super::units::{bytes, count};
+use super::units::{bytes, count, seconds};
 use crate::api::client::encode;
-use crate::api::types::{BackendPatch, BackendRequest, BackendState, Backends, Done};
+use crate::api::types::{BackendPatch, BackendRequest, BackendState, Backends, Check, Done};
 
 /// Arguments of `evenkeel backends`.
 #[derive(Debug, clap::Args)]
@@ -24,8 +24,10 @@ pub(super) struct Args {
 enum Action {
     /// List backends with their state and counters.
     ///
-    /// STATE is active, draining (keeps what it has, takes nothing new), or down: at l7, the proxy cannot connect to it,
-    /// sends it nothing, and tries again until it can. At l4 nobody tries, and a dead backend must be drained or removed.
+    /// STATE is active, draining (keeps what it has, takes nothing new), or down: it fails its checks, or at l7 the proxy
+    /// cannot connect to it; it gets nothing new until that changes, unless all fail their checks. At l4 only checks find that out ([service.health] in the
+    /// configuration): without them a dead backend must be drained or removed. CHECK says since when checks find it up or
+    /// down, and why the last one failed.
     List {
         /// Only backends of this service.
         service: Option<String>,
@@ -170,7 +172,7 @@ fn list(service: Option<&str>, global: &Global) -> anyhow::Result<()> {
     let paint = Paint {
         on: global.coloured(),
     };
-    let mut table = Table::new(&[
+    let mut columns = vec![
         ("SERVICE", Side::Left),
         ("BACKEND", Side::Left),
         ("STATE", Side::Left),
@@ -180,14 +182,18 @@ fn list(service: Option<&str>, global: &Global) -> anyhow::Result<()> {
         ("STREAMS", Side::Right),
         ("PACKETS", Side::Right),
         ("BYTES", Side::Right),
-    ]);
+    ];
+    let checked = backends.backends.iter().any(|b| b.check.is_some());
+    columns.extend(checked.then_some(("CHECK", Side::Left)));
+    let mut table = Table::new(&columns);
     for backend in backends.backends {
         let state = match backend.state {
             BackendState::Active => paint.good(backend.state.name()),
             BackendState::Draining => paint.warn(backend.state.name()),
             BackendState::Down => paint.bad(backend.state.name()),
         };
-        table.row(vec![
+        let check = checked.then(|| backend.check.as_ref().map_or_else(String::new, told));
+        let mut cells = vec![
             backend.service,
             backend.address.to_string(),
             state,
@@ -197,7 +203,27 @@ fn list(service: Option<&str>, global: &Global) -> anyhow::Result<()> {
             count(backend.streams),
             count(backend.packets),
             bytes(backend.bytes),
-        ]);
+        ];
+        cells.extend(check);
+        table.row(cells);
     }
     print(&table.render("", paint))
+}
+
+/// What a check says, in a few words.
+fn told(check: &Check) -> String {
+    let Check {
+        up,
+        for_seconds,
+        failure,
+    } = check;
+    let found = match up {
+        None => return "not yet".to_owned(),
+        Some(true) => "up",
+        Some(false) => "down",
+    };
+    let why = failure
+        .as_ref()
+        .map_or_else(String::new, |why| format!(": {why}"));
+    format!("{found} for {}{why}", seconds(*for_seconds))
 }

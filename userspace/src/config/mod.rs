@@ -14,12 +14,16 @@
 //! policy = "least_request"     # round_robin, least_request or p2c: for streams, in mode l7
 //! forwarding = "nat"           # nat or dnat: for flows, in mode l4
 //!
+//! [service.health]             # without it backends are not checked
+//! interval = "2s"
+//!
 //! [[service.backend]]
 //! address = "10.0.1.1:50051"
 //! weight = 1
 //! ```
 
 mod error;
+mod health;
 pub mod host;
 mod l7;
 mod parse;

@@ -174,7 +174,7 @@ fn flows<'a>(reader: &mut Reader<'a>, root: &Section<'a>) -> Flows {
         flows.closed_hold = held;
     }
     let timeout = Kind {
-        allowed: "a duration from \"20s\" to \"30days\", such as \"4m\" or \"124m\"",
+        allowed: "a duration from \"20s\" to \"30d\", such as \"4m\" or \"124m\"",
         read: &values::duration(Duration::from_secs(20)..=Duration::from_secs(30 * 86_400)),
     };
     for (key, field) in [

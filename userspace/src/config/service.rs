@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use super::health::health;
 use super::reader::{At, Kind, Reader, Section};
 use super::types::{Backend, Forwarding, HashChoice, Mode, Named, Service};
 use super::values::{MAX_WEIGHT, integer, name, named, names, socket_address};
@@ -10,7 +11,7 @@ use crate::balance::Policy;
 
 const ADDRESS: &str = "an IPv4 address and port, such as \"10.0.0.10:50051\"";
 const NAME: &str = "a name of 1 to 64 letters, digits, `-`, `_` and `.`";
-const SERVICE_KEYS: [&str; 8] = [
+const SERVICE_KEYS: [&str; 9] = [
     "name",
     "address",
     "protocol",
@@ -18,6 +19,7 @@ const SERVICE_KEYS: [&str; 8] = [
     "policy",
     "forwarding",
     "hash",
+    "health",
     "backend",
 ];
 
@@ -63,6 +65,7 @@ fn service<'a>(reader: &mut Reader<'a>, section: &Section<'a>, seen: &mut Seen) 
     let policy = choice::<Policy>(reader, section, "policy");
     let forwarding = forwarding(reader, section);
     let hash = choice::<HashChoice>(reader, section, "hash");
+    let health = health(reader, section);
     let backends = backends(reader, section, seen);
     Some(Service {
         name: name?,
@@ -71,6 +74,7 @@ fn service<'a>(reader: &mut Reader<'a>, section: &Section<'a>, seen: &mut Seen) 
         policy,
         forwarding,
         hash,
+        health,
         backends: backends?,
     })
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::balance::Policy;
+use crate::health::Settings;
 use crate::l7::Limits;
 
 /// A value chosen by name.
@@ -278,6 +279,8 @@ pub struct Service {
     pub forwarding: Forwarding,
     /// What decides the backend of a new flow.
     pub hash: HashChoice,
+    /// How its backends are checked; `None`: not at all.
+    pub health: Option<Settings>,
     /// Backends, at least one.
     pub backends: Vec<Backend>,
 }

@@ -113,7 +113,7 @@ pub(super) fn duration(
     }
 }
 
-/// Reads `"500ms"`, `"1s"`, `"5m"`, `"1h"`.
+/// Reads `"500ms"`, `"1s"`, `"5m"`, `"1h"`, `"30d"`.
 #[must_use]
 pub fn parse_duration(text: &str) -> Option<Duration> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_lowercase());
@@ -123,6 +123,7 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
         "s" => 1000,
         "m" => 60_000,
         "h" => 3_600_000,
+        "d" => 86_400_000,
         _ => return None,
     };
     Some(Duration::from_millis(number.checked_mul(milliseconds)?))

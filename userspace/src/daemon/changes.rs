@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::desired::{BackendOverride, ServiceView, desired};
+use super::desired::{BackendOverride, ServiceView};
 use super::moving;
 use super::state::{ChangeError, State};
 use crate::api::types::{BackendPatch, BackendRequest, ModeRequest};
@@ -232,7 +232,7 @@ impl State {
                     .get(name)
                     .is_some_and(|s| s.backends.contains_key(address))
         });
-        if let Err(error) = self.install(desired(&new, &overrides, &self.leaving)) {
+        if let Err(error) = self.install(self.wanted(&new, &overrides)) {
             self.leaving = leaving;
             return Err(error.into());
         }

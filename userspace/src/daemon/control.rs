@@ -116,7 +116,10 @@ async fn reading(handle: &Handle, report: &str, mut query: Query) -> Routed {
         "backends" => {
             let service = query.take("service");
             query.end()?;
-            read(handle, move |state| state.list_backends(service.as_deref())).await
+            read(handle, move |state| {
+                state.list_backends(service.as_deref(), Instant::now())
+            })
+            .await
         }
         "flows" => {
             let wanted = FlowQuery {

@@ -39,13 +39,49 @@ pub struct BackendView {
     pub weight: u32,
     /// Whether it takes nothing new.
     pub draining: bool,
+    /// Whether it fails its checks, and others do not.
+    pub down: bool,
+}
+
+impl ServiceView {
+    /// Whether every backend that would get something is down.
+    pub(super) fn is_all_down(&self, is_down: impl Fn(SocketAddr) -> bool) -> bool {
+        let mut wanted = self.backends.iter().filter(|backend| backend.is_wanted());
+        let any = wanted.clone().next().is_some();
+        any && wanted.all(|backend| is_down(backend.address))
+    }
+
+    /// Marks the backends that are down. Where all are, none is marked: checks that fail everywhere may be what is wrong, and
+    /// must not end a service.
+    pub(super) fn mark_down(&mut self, is_down: impl Fn(SocketAddr) -> bool) {
+        let all = self.is_all_down(&is_down);
+        for backend in &mut self.backends {
+            backend.down = !all && is_down(backend.address);
+        }
+    }
+
+    /// Whether [`ServiceView::mark_down`] would change anything.
+    pub(super) fn differs(&self, is_down: impl Fn(SocketAddr) -> bool) -> bool {
+        let all = self.is_all_down(&is_down);
+        let mut backends = self.backends.iter();
+        backends.any(|backend| backend.down != (!all && is_down(backend.address)))
+    }
 }
 
 impl BackendView {
     /// Its share of what is new.
     #[must_use]
     pub const fn effective_weight(&self) -> u32 {
-        if self.draining { 0 } else { self.weight }
+        if self.draining || self.down {
+            0
+        } else {
+            self.weight
+        }
+    }
+
+    /// Whether its owner wants it to get anything new.
+    const fn is_wanted(&self) -> bool {
+        !self.draining && self.weight > 0
     }
 }
 
@@ -137,6 +173,7 @@ fn view(service: &Service, changed: &ServiceOverride, leaving: &Leaving) -> Serv
                 address,
                 weight: changed.weight.unwrap_or(weight),
                 draining: changed.draining || changed.removed,
+                down: false,
             })
         })
         .collect();
@@ -236,7 +273,7 @@ fn keep_backend(
 
 #[cfg(test)]
 mod tests {
-    use super::{BackendOverride, Leaving, Overrides, desired};
+    use super::{BackendOverride, BackendView, Leaving, Overrides, desired};
     use crate::config::{Config, Mode};
 
     fn config(services: &str) -> Config {
@@ -298,6 +335,25 @@ mod tests {
                 .len(),
             1
         );
+    }
+
+    #[test]
+    fn a_backend_that_is_down_gets_nothing_unless_all_are() {
+        let config = one("l4", &[1, 2, 0]);
+        let mut view = desired(&config, &Overrides::default(), &Leaving::new()).remove(0);
+        let addresses: Vec<_> = view.backends.iter().map(|b| b.address).collect();
+        let mut weights = |down: &[usize]| {
+            let is_down = |address| down.iter().any(|index| addresses[*index] == address);
+            view.mark_down(is_down);
+            assert!(!view.differs(is_down));
+            let weights = view.backends.iter().map(BackendView::effective_weight);
+            weights.collect::<Vec<_>>()
+        };
+        assert_eq!(weights(&[0]), [0, 2, 0]);
+        assert_eq!(weights(&[1, 2]), [1, 0, 0]);
+        // The third gets nothing anyway: it does not count as one that is up.
+        assert_eq!(weights(&[0, 1]), [1, 2, 0]);
+        assert_eq!(weights(&[]), [1, 2, 0]);
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! control socket --> control --> handle --> [one thread: State] --> Plane  (the data path)
-//! SIGHUP, SIGTERM ----------------^                            \--> Streams (the proxy)
+//! SIGHUP, SIGTERM ----------------^  ^                         \--> Streams (the proxy)
+//! checks of backends ----------------'
 //! ```
 //!
 //! [`State`] is plain code on one thread: whatever changes or reads it is a closure sent there by a [`Handle`], so two
@@ -10,6 +11,7 @@
 //! CLI changed), a pure function ([`desired`]); overrides are stored and survive a restart.
 
 mod changes;
+mod checks;
 mod control;
 mod desired;
 mod handle;

@@ -21,7 +21,8 @@ impl Streams for Proxy {
                 .map(|backend| BackendSpec {
                     address: backend.address,
                     weight: backend.weight,
-                    draining: backend.draining,
+                    // What is down is to get nothing new, either.
+                    draining: backend.draining || backend.down,
                 })
                 .collect(),
             // The kernel also hands over what a removed service's flows still send.

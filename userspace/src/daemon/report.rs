@@ -8,9 +8,10 @@ use super::desired::ServiceView;
 use super::plane::{FlowView, Snapshot};
 use super::state::{ChangeError, State};
 use crate::api::types::{
-    Backend, BackendState, Backends, Explanation, Flow, Flows, Service, Services, Status,
+    Backend, BackendState, Backends, Check, Explanation, Flow, Flows, Service, Services, Status,
 };
 use crate::config::Mode;
+use crate::health::Health;
 use crate::pinning::report::{Observed, ObservedBackend, ObservedFlow};
 use crate::pinning::{PinningReport, ServicePinning};
 
@@ -109,22 +110,32 @@ impl State {
         })
     }
 
-    pub(super) fn list_backends(&self, service: Option<&str>) -> Result<Backends, ChangeError> {
+    pub(super) fn list_backends(
+        &self,
+        service: Option<&str>,
+        now: Instant,
+    ) -> Result<Backends, ChangeError> {
         let chosen = self.chosen(service)?;
         let snapshot = self.plane.counters()?;
-        let down = self.down();
+        let unreachable = self.unreachable();
         let mut backends = Vec::new();
         for service in chosen {
+            let behind = self.is_behind(service);
             for backend in &service.backends {
                 let key = (service.address, backend.address);
                 let counters = snapshot.backends.get(&key).copied().unwrap_or_default();
+                let check = self.check_of(service, backend.address, now);
+                let fails = check.as_ref().is_some_and(|check| check.up == Some(false));
+                // Until the next tick what is in force is what was found out before.
+                let down = if behind { backend.down } else { fails };
                 backends.push(Backend {
                     service: service.name.clone(),
                     address: backend.address,
                     // What its owner asked for comes first: nobody waits for a draining backend to come up.
                     state: match service.mode {
                         _ if backend.draining => BackendState::Draining,
-                        Mode::L7 if down.contains(&key) => BackendState::Down,
+                        _ if down => BackendState::Down,
+                        Mode::L7 if unreachable.contains(&key) => BackendState::Down,
                         _ => BackendState::Active,
                     },
                     weight: backend.weight,
@@ -132,6 +143,7 @@ impl State {
                     streams: counters.streams,
                     packets: counters.packets,
                     bytes: counters.bytes,
+                    check,
                     counters,
                 });
             }
@@ -139,8 +151,21 @@ impl State {
         Ok(Backends { backends })
     }
 
+    fn check_of(&self, service: &ServiceView, backend: SocketAddr, now: Instant) -> Option<Check> {
+        let known = self.checks.of(&service.name, backend)?;
+        Some(Check {
+            up: match known.health {
+                Health::Unknown => None,
+                Health::Up => Some(true),
+                Health::Down => Some(false),
+            },
+            for_seconds: now.saturating_duration_since(known.since).as_secs_f64(),
+            failure: known.failure.map(|failure| failure.to_string()),
+        })
+    }
+
     /// What the proxy cannot reach, by service address and backend address.
-    fn down(&self) -> HashSet<(SocketAddr, SocketAddr)> {
+    fn unreachable(&self) -> HashSet<(SocketAddr, SocketAddr)> {
         let services = self.streams.figures().services;
         let down = services.into_iter().flat_map(|service| {
             let down = service.backends.into_iter().filter(|backend| backend.down);

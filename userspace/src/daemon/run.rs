@@ -20,6 +20,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing_subscriber::EnvFilter;
 
+use super::checks;
 use super::control::Routes;
 use super::handle::Handle;
 use super::kernel::{self, Kernel};
@@ -196,6 +197,8 @@ async fn serve(
         listener,
         Arc::new(Routes::new(handle.clone())),
     ));
+    // Ends with the state.
+    tokio::spawn(checks::run(handle.clone()));
     notify_ready();
     tracing::info!("ready");
     loop {

@@ -15,6 +15,7 @@ use super::plane::{Plane, PlaneError, Streams};
 use super::store::Store;
 use super::tick::Periodic;
 use crate::config::Config;
+use crate::health::Checks;
 
 /// Why a change was not made. Nothing has changed.
 #[derive(Debug, Error)]
@@ -52,6 +53,10 @@ pub struct State {
     /// Services whose flows are to be moved from backends to the proxy, by name.
     pub(super) moving: BTreeMap<String, Move>,
     pub(super) periodic: Periodic,
+    /// What checks know of backends.
+    pub(super) checks: Checks,
+    /// Whether there may be other backends to check by now.
+    pub(super) checks_stale: bool,
     /// By subject, so that one that heals disappears.
     pub(super) warnings: BTreeMap<&'static str, String>,
     pub(super) overrides: Overrides,
@@ -83,6 +88,9 @@ impl State {
             leaving: Leaving::new(),
             moving: BTreeMap::new(),
             periodic: Periodic::new(now),
+            // Only for when checks begin, which daemons that start together should not agree on.
+            checks: Checks::new(std::process::id().into()),
+            checks_stale: true,
             warnings: BTreeMap::new(),
             overrides,
             store,
@@ -93,8 +101,7 @@ impl State {
             state.warnings.insert("state", why);
         }
         state.look_ahead();
-        let wanted = desired(&state.config, &state.overrides, &state.leaving);
-        match state.install(wanted) {
+        match state.refresh() {
             Ok(()) => Ok(state),
             Err(error) => {
                 // A start that fails leaves the host as it was; what an earlier run left carries on.
@@ -189,7 +196,7 @@ impl State {
     pub(super) fn change(&mut self, edit: impl FnOnce(&mut Overrides)) -> Result<(), ChangeError> {
         let mut overrides = self.overrides.clone();
         edit(&mut overrides);
-        let wanted = desired(&self.config, &overrides, &self.leaving);
+        let wanted = self.wanted(&self.config, &overrides);
         self.install(wanted)?;
         self.overrides = overrides;
         self.save();
@@ -198,8 +205,18 @@ impl State {
 
     /// Derives what is desired again and installs it.
     pub(super) fn refresh(&mut self) -> Result<(), PlaneError> {
-        let wanted = desired(&self.config, &self.overrides, &self.leaving);
+        let wanted = self.wanted(&self.config, &self.overrides);
         self.install(wanted)
+    }
+
+    /// What is desired by `config` and `overrides`, and by what checks know.
+    pub(super) fn wanted(&self, config: &Config, overrides: &Overrides) -> Vec<ServiceView> {
+        let mut services = desired(config, overrides, &self.leaving);
+        for service in &mut services {
+            let name = service.name.clone();
+            service.mark_down(|address| self.checks.is_down(&name, address));
+        }
+        services
     }
 
     /// Forgets an override of a backend that is neither in the file nor in use.
@@ -231,6 +248,7 @@ impl State {
             self.streams.update(&wanted);
         }
         self.services = wanted;
+        self.checks_stale = true;
         Ok(())
     }
 

@@ -42,6 +42,12 @@ impl Periodic {
 impl State {
     /// Does what is due. Called a few times a second; a failure is logged and tried again when next due.
     pub fn tick(&mut self, now: Instant) {
+        let followed = self.follow_checks();
+        self.note(
+            "checks",
+            "backends that are down, or up again, cannot be taken out, or in",
+            followed,
+        );
         if now >= self.periodic.sweep {
             self.periodic.sweep = now + SWEEP_EVERY;
             let swept = self.plane.sweep();
@@ -50,6 +56,8 @@ impl State {
             self.note("leaving", "removed backends cannot be taken out", left);
             let moved = self.move_due(now);
             self.note("moving", "flows cannot be moved to the proxy", moved);
+            let up = self.none_is_up();
+            self.note("health", "all backends of a service fail their checks", up);
         }
         if now >= self.periodic.warm {
             self.periodic.warm = now + WARM_EVERY;

@@ -9,6 +9,7 @@ use evenkeel_ebpf::abi::{Flow, Tuple, flag, state};
 use evenkeel_ebpf::table::Entry;
 use serde::Serialize;
 
+use super::expire::Silence;
 use super::flows::{now, read};
 use super::table::{FlowTable, Held};
 use super::{Datapath, DatapathError, clock};
@@ -98,7 +99,7 @@ impl Datapath {
             silence.is_long(bits, last_seen)
                 && silence.ends(bits, last_seen, Some(held.slot().value.backend))
         });
-        let upstreams = sweep_upstreams(&mut self.maps.upstreams, limit)?;
+        let upstreams = sweep_upstreams(&mut self.maps.upstreams, limit, &silence)?;
         report.flows = flows.kept;
         report.removed = flows.removed + upstreams.removed;
         report.held = flows.held + upstreams.held;
@@ -259,14 +260,21 @@ fn sweep_table<V: aya::Pod + Entry>(
 fn sweep_upstreams(
     map: &mut HashMap<MapData, Tuple, Flow>,
     limit: u64,
+    silence: &Silence,
 ) -> Result<Swept, DatapathError> {
     let mut swept = Swept::default();
-    let over = |flow: &Flow| ended(flow.state, flow.last_seen, limit);
+    let is_silent = |flow: &Flow| flow.flags & flag::SILENT != 0;
+    let over = |flow: &Flow| {
+        // Of a check of a backend that is gone nothing else tells that it is over.
+        let given_up = || is_silent(flow) && silence.is_long(flow.state, flow.last_seen);
+        ended(flow.state, flow.last_seen, limit) || given_up()
+    };
     let mut found = Vec::new();
     read(map, "UPSTREAMS", |key, flow: Flow| {
         if over(&flow) {
             found.push(key);
-        } else {
+        } else if !is_silent(&flow) {
+            // Checks come and go all the time, and are no reason to look again soon.
             swept.keep(flow.state);
         }
     })?;

@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{hint, thread};
 
-use evenkeel_ebpf::abi::Event;
+use evenkeel_ebpf::abi::{Counters, Event};
 
-use crate::wire::{ACK, SYN, Tcp};
+use crate::wire::{ACK, RST, SYN, Tcp};
 use crate::world::{BACKEND, BOTH, CLIENT, Hook, NAT_SOURCE, SERVICE, Setup, World};
 use crate::{flow, from_client, open};
 
@@ -151,6 +151,37 @@ fn streams_that_the_proxy_opens_are_the_backends() {
         (1, 2, 3)
     );
     assert_eq!(world.service().streams, 0);
+}
+
+#[test]
+fn a_connection_to_a_backend_is_counted_from_its_first_payload_on_and_a_check_never() {
+    let mut world = World::new(Hook::Egress, Setup::default());
+    let (proxy, check) = ((NAT_SOURCE, 50_000), (NAT_SOURCE, 50_001));
+    for source in [proxy, check] {
+        world.passes(&Tcp::new(source, BACKEND, SYN).frame());
+        world.passes(&Tcp::new(source, BACKEND, ACK).frame());
+    }
+    world.passes(&Tcp::new(check, BACKEND, RST | ACK).frame());
+    let silent = world.backend();
+    assert_eq!(silent, Counters::default());
+    let first = Tcp {
+        sequence: 1001,
+        ..Tcp::new(proxy, BACKEND, ACK).payload(&http2(1))
+    };
+    world.passes(&first.frame());
+    let counted = world.backend();
+    assert_eq!(
+        (
+            counted.flows_opened,
+            counted.flows_closed,
+            counted.packets,
+            counted.streams
+        ),
+        (1, 0, 3, 1),
+        "with its handshake"
+    );
+    world.passes(&Tcp::new(proxy, BACKEND, RST | ACK).frame());
+    assert_eq!(world.backend().flows_closed, 1);
 }
 
 #[test]

@@ -45,12 +45,14 @@ pub struct Service {
     pub forwarding: String,
     /// `5-tuple` or `source-ip`.
     pub hash: String,
+    /// How its backends are checked, as an inline table; empty: not at all.
+    pub health: String,
     /// Backends and their weights.
     pub backends: Vec<(SocketAddr, u32)>,
 }
 
 impl Service {
-    /// A service with the defaults of most tests: `l4`, `round_robin`, `nat`, `5-tuple`, all weights 1.
+    /// A service with the defaults of most tests: `l4`, `round_robin`, `nat`, `5-tuple`, no checks, all weights 1.
     #[must_use]
     pub fn new(name: &str, address: SocketAddr, backends: &[SocketAddr]) -> Self {
         Self {
@@ -60,6 +62,7 @@ impl Service {
             policy: "round_robin".to_owned(),
             forwarding: "nat".to_owned(),
             hash: "5-tuple".to_owned(),
+            health: String::new(),
             backends: backends.iter().map(|address| (*address, 1)).collect(),
         }
     }
@@ -92,19 +95,24 @@ pub fn render(lab: &Lab, interfaces: &[Interface], services: &[Service], more: &
             policy,
             forwarding,
             hash,
+            health,
             backends,
         } = service;
         let _ = writeln!(
             text,
             "[[service]]\nname = \"{name}\"\naddress = \"{address}\"\nmode = \"{mode}\"\n\
-             policy = \"{policy}\"\nforwarding = \"{forwarding}\"\nhash = \"{hash}\"\n"
+             policy = \"{policy}\"\nforwarding = \"{forwarding}\"\nhash = \"{hash}\""
         );
+        if !health.is_empty() {
+            let _ = writeln!(text, "health = {health}");
+        }
         for (address, weight) in backends {
             let _ = writeln!(
                 text,
-                "[[service.backend]]\naddress = \"{address}\"\nweight = {weight}\n"
+                "\n[[service.backend]]\naddress = \"{address}\"\nweight = {weight}"
             );
         }
+        text.push('\n');
     }
     text
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Case,
-    stage::{BACKENDS, COOKIE, REACTION, SESSIONS, Seen, names},
+    stage::{BACKENDS, CHECKS, COOKIE, SESSIONS, Seen, names},
 };
 use crate::bench::{
     Outcome,
@@ -44,10 +44,8 @@ pub(super) fn outcome(cases: &[Case], attempts: &Attempts) -> Outcome {
                  process that had it answers. Clients come back at once, and after a refusal 20 to 320 ms later."
             ),
             format!(
-                "evenkeel does not check backends yet: a killed one is drained by hand, here after {} s. Until then \
-                 source-ip leads its clients to it again and again, while with the 5-tuple the next port may lead \
-                 elsewhere.",
-                REACTION.as_secs()
+                "A killed backend is found by checks (`[service.health]`, `{CHECKS}`). Until then source-ip leads its \
+                 clients to it again and again, while with the 5-tuple the next port may lead elsewhere."
             ),
             "Clients that share an address (behind one NAT) share a backend with source-ip; here none do. Which \
              address goes where follows from a seed drawn when evenkeel starts, so with source-ip all rounds of a run \

@@ -4,8 +4,8 @@
 //! 200 WebSocket sessions, each from an address of its own, are held over four backends. Then, in this order:
 //!
 //! 1. every session loses its connection at once (a radio link, a changed route) and comes back;
-//! 2. the first backend is drained, or killed and then drained by somebody who noticed; its sessions come back;
-//! 3. the backend is there again, empty, and undrained; nobody moves by himself;
+//! 2. the first backend is drained, or killed, which evenkeel's checks find out; its sessions come back;
+//! 3. the backend is there again, empty, and up; nobody moves by himself;
 //! 4. every session loses its connection once more.
 //!
 //! A session finds its state if it comes back to the very server process that served it last. Every run has sessions

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use nix::sys::signal::Signal;
 
 use super::holder::Holder;
@@ -24,8 +24,10 @@ pub(super) const BACKENDS: usize = 4;
 pub(super) const SESSIONS: u32 = 200;
 /// The first of their addresses, on the client's own network.
 const FIRST: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 10);
-/// What it takes until somebody drains a backend that was killed: evenkeel does not look after backends itself yet.
-pub(super) const REACTION: Duration = Duration::from_secs(1);
+/// How evenkeel checks the servers: one that was killed is down after half a second to a whole one, and a tick of the daemon.
+pub(super) const CHECKS: &str = r#"{ interval = "500ms", timeout = "500ms", fall = 2, rise = 1 }"#;
+/// How long a server that is there again may take to be found: it takes one check.
+const FOUND: Duration = Duration::from_secs(30);
 
 /// What decides the backend of a session, in which mode, and the port of the service that has it so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +53,7 @@ impl Hash {
         Ok(Service {
             hash: self.name.to_owned(),
             mode: self.mode.to_owned(),
+            health: CHECKS.to_owned(),
             ..Service::new(self.name, lab.service(self.port), &backends)
         })
     }
@@ -88,7 +91,7 @@ pub(super) const COOKIE: Hash = Hash {
 pub(super) enum Event {
     /// It is drained; its server then says goodbye to every client (close code 1001) and ends.
     Drain,
-    /// Its server is killed; somebody notices and drains it.
+    /// Its server is killed, which checks find out.
     Kill,
 }
 
@@ -225,11 +228,30 @@ impl Stage {
         }))
     }
 
-    /// The first backend is there again, empty, and undrained.
+    /// The first backend is there again, empty, undrained, and found.
     pub(super) fn mend(&mut self, which: usize) -> Result<()> {
+        let hash = HASHES[which];
         self.servers[which][0].stop()?;
-        self.servers[which][0] = self.serve(HASHES[which], 0)?;
-        self.drain(HASHES[which], false)
+        self.servers[which][0] = self.serve(hash, 0)?;
+        self.drain(hash, false)?;
+        let begun = Instant::now();
+        while !self.is_active(hash)? {
+            ensure!(
+                begun.elapsed() < FOUND,
+                "checks do not find the server that is there again"
+            );
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// Whether the first backend gets new connections.
+    fn is_active(&self, hash: Hash) -> Result<bool> {
+        let address = self.lab.backend_address(0, hash.port)?.to_string();
+        let listed = self.daemon.json(&["backends", "list", hash.name])?;
+        let mut backends = listed["backends"].as_array().into_iter().flatten();
+        let first = backends.find(|backend| backend["address"] == address);
+        Ok(first.context("no such backend")?["state"] == "active")
     }
 
     /// How long it is from the event until every session is connected. They are watched from the event on, while whoever
@@ -259,11 +281,7 @@ impl Stage {
                 self.drain(HASHES[which], true)?;
                 server.signal(Signal::SIGTERM)
             }
-            Event::Kill => {
-                server.signal(Signal::SIGKILL)?;
-                thread::sleep(REACTION);
-                self.drain(HASHES[which], true)
-            }
+            Event::Kill => server.signal(Signal::SIGKILL),
         }
     }
 
