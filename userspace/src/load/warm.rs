@@ -91,17 +91,9 @@ mod tests {
     use super::*;
     use tokio::task::LocalSet;
 
-    fn local<T>(test: impl Future<Output = T>) -> T {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        LocalSet::new().block_on(&runtime, test)
-    }
-
-    #[test]
-    fn each_exchange_that_is_asked_for_comes_to_its_end() {
-        local(async {
+    #[tokio::test]
+    async fn each_exchange_that_is_asked_for_comes_to_its_end() {
+        let exchanges = async {
             let warmth = Warmth::new();
             for _ in 0..1000 {
                 warmth.ask();
@@ -111,7 +103,8 @@ mod tests {
                 }
                 assert!(!warmth.over.get(), "the connection broke");
             }
-        });
+        };
+        LocalSet::new().run_until(exchanges).await;
     }
 
     #[test]
