@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
-use super::desired::ServiceView;
 use super::handle::{Gone, Handle};
 use super::plane::PlaneError;
 use super::state::State;
@@ -96,20 +95,24 @@ impl State {
 
     /// Puts into force what checks found out.
     pub(super) fn follow_checks(&mut self) -> Result<(), PlaneError> {
-        if self.services.iter().any(|service| self.is_behind(service)) {
-            self.refresh()
-        } else {
-            Ok(())
+        if self.is_behind_checks() {
+            let version = self.checks.version();
+            self.refresh()?;
+            self.checks_followed = version;
         }
+        Ok(())
     }
 
-    /// Whether checks know of the backends of `service` what is not in force yet.
-    pub(super) fn is_behind(&self, service: &ServiceView) -> bool {
-        service.differs(|address| self.checks.is_down(&service.name, address))
+    /// Whether checks know what may not be in force yet.
+    pub(super) const fn is_behind_checks(&self) -> bool {
+        self.checks_followed != self.checks.version()
     }
 
     /// The services whose backends are all down, so that all are used.
     pub(super) fn none_is_up(&self) -> Result<(), PlaneError> {
+        if !self.checks.any_is_down() {
+            return Ok(());
+        }
         let all_down = self.services.iter().filter(|service| {
             let is_down = |address| self.checks.is_down(&service.name, address);
             service.is_all_down(is_down)

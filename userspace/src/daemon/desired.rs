@@ -59,13 +59,6 @@ impl ServiceView {
             backend.down = !all && is_down(backend.address);
         }
     }
-
-    /// Whether [`ServiceView::mark_down`] would change anything.
-    pub(super) fn differs(&self, is_down: impl Fn(SocketAddr) -> bool) -> bool {
-        let all = self.is_all_down(&is_down);
-        let mut backends = self.backends.iter();
-        backends.any(|backend| backend.down != (!all && is_down(backend.address)))
-    }
 }
 
 impl BackendView {

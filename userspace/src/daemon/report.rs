@@ -118,9 +118,9 @@ impl State {
         let chosen = self.chosen(service)?;
         let snapshot = self.plane.counters()?;
         let unreachable = self.unreachable();
+        let behind = self.is_behind_checks();
         let mut backends = Vec::new();
         for service in chosen {
-            let behind = self.is_behind(service);
             for backend in &service.backends {
                 let key = (service.address, backend.address);
                 let counters = snapshot.backends.get(&key).copied().unwrap_or_default();

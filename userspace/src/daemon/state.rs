@@ -55,6 +55,8 @@ pub struct State {
     pub(super) periodic: Periodic,
     /// What checks know of backends.
     pub(super) checks: Checks,
+    /// Which version of that is in force.
+    pub(super) checks_followed: u64,
     /// Whether there may be other backends to check by now.
     pub(super) checks_stale: bool,
     /// By subject, so that one that heals disappears.
@@ -90,6 +92,7 @@ impl State {
             periodic: Periodic::new(now),
             // Only for when checks begin, which daemons that start together should not agree on.
             checks: Checks::new(std::process::id().into()),
+            checks_followed: 0,
             checks_stale: true,
             warnings: BTreeMap::new(),
             overrides,

@@ -55,6 +55,8 @@ pub struct Checks {
     random: ChaCha8Rng,
     /// Checks begun.
     begun: u64,
+    /// See [`Checks::version`].
+    version: u64,
 }
 
 struct Checked {
@@ -75,7 +77,15 @@ impl Checks {
             backends: BTreeMap::new(),
             random: ChaCha8Rng::seed_from_u64(seed),
             begun: 0,
+            version: 0,
         }
+    }
+
+    /// Changes with every verdict that changes, and where one is no longer given: what follows from them is as it was as long as
+    /// this is.
+    #[must_use]
+    pub const fn version(&self) -> u64 {
+        self.version
     }
 
     /// Makes these the backends that are checked. What is known of those that were checked before stays known.
@@ -92,6 +102,9 @@ impl Checks {
             (key, checked)
         };
         self.backends = wanted.into_iter().map(of).collect();
+        if before.values().any(Checked::is_down) {
+            self.version += 1;
+        }
     }
 
     /// The checks that are due, which count as begun.
@@ -100,6 +113,7 @@ impl Checks {
             backends,
             random,
             begun,
+            ..
         } = self;
         let mut due = Vec::new();
         for (key, checked) in backends {
@@ -142,21 +156,32 @@ impl Checks {
         let says_nothing = matches!(result, Err(Unreachable::NotTried(_)));
         let good = result.is_ok();
         checked.failure = result.err();
-        let changed = !says_nothing && checked.tracker.take(good, &checked.settings);
-        changed.then(|| {
-            checked.since = now;
-            Change {
-                from,
-                to: checked.tracker.health(),
-            }
+        if says_nothing || !checked.tracker.take(good, &checked.settings) {
+            return None;
+        }
+        checked.since = now;
+        self.version += 1;
+        Some(Change {
+            from,
+            to: checked.tracker.health(),
         })
     }
 
     /// Whether a backend does not answer.
     #[must_use]
     pub fn is_down(&self, service: &str, backend: SocketAddr) -> bool {
-        let known = self.of(service, backend);
-        known.is_some_and(|known| known.health == Health::Down)
+        // For a host that checks nothing: it is asked of every backend.
+        if self.backends.is_empty() {
+            return false;
+        }
+        let checked = self.backends.get(&(service.to_owned(), backend));
+        checked.is_some_and(Checked::is_down)
+    }
+
+    /// Whether any does not.
+    #[must_use]
+    pub fn any_is_down(&self) -> bool {
+        self.backends.values().any(Checked::is_down)
     }
 
     /// What is known of a backend; `None` if it is not checked.
@@ -181,6 +206,10 @@ impl Checked {
             since: now,
             failure: None,
         }
+    }
+
+    fn is_down(&self) -> bool {
+        self.tracker.health() == Health::Down
     }
 }
 

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::load::warm::Warmth;
 
-/// Most wakeups on a virtual machine took less, from sleeps of 20 ms 220 us, and so did becoming warm after it.
+/// Most wakeups on a virtual machine took less, from sleeps of 20 ms 220 us; becoming warm comes on top.
 pub(super) const MOST: Duration = Duration::from_millis(1);
 /// Which part of the time may be spent awake.
 const SHARE: u32 = 10;
