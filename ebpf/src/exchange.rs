@@ -369,17 +369,24 @@ impl Reader {
         self.carried != 0
     }
 
-    /// Stores where the reader came to; false if frames of the segment were left unread.
+    /// Stores where the reader came to; false if bytes of the segment were left unread: see [`Self::finish`].
     #[inline(always)]
-    pub fn finish<B: Bytes>(&self, state: &mut Http2, bytes: &B) -> bool {
-        let (segment, at) = (self.segment, self.at);
+    #[must_use]
+    pub fn settle(&self, state: &mut Http2) -> bool {
         state.highest = self.highest;
-        state.next = segment.sequence.wrapping_add(at);
+        state.next = self.segment.sequence.wrapping_add(self.at);
         state.partial = 0;
         state.partial_length = 0;
-        if at >= segment.length {
+        self.at >= self.segment.length
+    }
+
+    /// The same, and keeps what there is of a header at the segment's end; false if frames of the segment were left unread.
+    #[inline(always)]
+    pub fn finish<B: Bytes>(&self, state: &mut Http2, bytes: &B) -> bool {
+        if self.settle(state) {
             return true;
         }
+        let (segment, at) = (self.segment, self.at);
         let rest = segment.length.wrapping_sub(at);
         if rest >= HEADER {
             return false;

@@ -16,7 +16,7 @@ mod slots;
 pub use gap::Waiting;
 pub use slots::{
     ABANDONED, MAX_STREAMS, NEAR, NEIGHBOURS, STREAM_BUCKETS, StreamBucket, StreamSlot, WAYS,
-    WINDOW, home, other_bucket, stream_bucket, stream_key,
+    WINDOW, home, near, other_bucket, stream_bucket, stream_key,
 };
 
 /// Flows that are remembered at once; beyond that the one that was silent for longest is forgotten.
@@ -138,7 +138,9 @@ pub struct Watched {
     /// Non-zero if the handshake was seen.
     pub opened: u8,
     /// Zero.
-    pub reserved: [u8; 6],
+    pub reserved: [u8; 2],
+    /// The first of its buckets in `W_STREAMS`, see [`near`].
+    pub near: u32,
 }
 
 impl Watched {

@@ -14,12 +14,12 @@ use evenkeel_ebpf::exchange;
 use evenkeel_ebpf::http2::{self, Segment, streams as streams_up_to};
 use evenkeel_ebpf::packet::{Bytes, Packet, Parsed, parse, tcp};
 use evenkeel_ebpf::watch::{
-    Half, NO_PEER, PeerKey, WatchEvent, Watched, baseline, canonical, client, closed,
+    Half, NO_PEER, PeerKey, WatchEvent, Watched, baseline, canonical, client, closed, near,
 };
 
 use crate::atomic;
 use crate::frames;
-use crate::maps::{W_DRAFT, W_FLOWS, W_PORTS, W_SETTINGS, event};
+use crate::maps::{W_DRAFT, W_FLOW_COUNT, W_FLOWS, W_PORTS, W_SETTINGS, event};
 use crate::skb::Skb;
 use crate::streams;
 
@@ -192,6 +192,8 @@ fn record(key: &Tuple, packet: &Packet, forward: bool) -> Option<*mut Watched> {
     };
     // SAFETY: a helper without arguments.
     flow.tag = unsafe { bpf_get_prandom_u32() } | 1;
+    // SAFETY: an aligned word of a live map value.
+    flow.near = near(unsafe { atomic::fetch_add(W_FLOW_COUNT.get_ptr_mut(0)?, 1) });
     let synchronises = packet.flags & tcp::SYN != 0;
     let half = sent(flow, forward);
     if packet.opens() {
@@ -269,7 +271,10 @@ fn payload(skb: &Skb, flow: &mut Watched, packet: &Packet, key: &Tuple, forward:
         exchange::skip(&mut half.http2, end);
     } else {
         let first = frames::read(skb, flow, segment, forward);
-        ek_watch_opened(flow, key, forward.into(), first);
+        // Answers of a peer that is known open nothing.
+        if !answer || flow.peer == NO_PEER || sent(flow, forward).baseline != baseline::KNOWN {
+            ek_watch_opened(flow, key, forward.into(), first);
+        }
     }
     // SAFETY: an aligned word of a live map value.
     unsafe { atomic::exchange(busy, 0) };

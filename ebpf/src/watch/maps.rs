@@ -41,6 +41,10 @@ pub static W_PEERS: HashMap<PeerKey, u32, { MAX_PEERS as usize }> = HashMap::new
 #[btf_map]
 pub static W_PEER_COUNT: Array<u64, 1> = Array::new();
 
+/// How many flows were recorded.
+#[btf_map]
+pub static W_FLOW_COUNT: Array<u64, 1> = Array::new();
+
 /// Peer index -> streams and latencies; the first entry is nobody's.
 #[btf_map]
 pub static W_STATS: Array<PeerStats, { MAX_PEERS as usize + 1 }> = Array::new();

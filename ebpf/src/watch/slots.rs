@@ -21,13 +21,14 @@ pub const WAYS: usize = 8;
 /// Streams of a flow, one after the other, that have the same bucket; half of its slots.
 pub const NEIGHBOURS: u32 = 4;
 
-/// Value of `W_STREAMS`: streams in flight. The table has no chains: the bucket of a stream is given by its flow's tag
+/// Value of `W_STREAMS`: streams in flight. The table has no chains: the bucket of a stream is given by its flow's number
 /// and its id, so that opening and ending one costs an array access and not a hash. 128 bytes, two cache lines.
 ///
 /// What costs most is memory that is not in the cache, as requests come in bursts and so do their answers. Hence streams
 /// that follow each other are [`NEIGHBOURS`] in a bucket, each with a slot that is tried first ([`home`]), and a flow
 /// uses no more than [`NEAR`] buckets over and over as long as they are free. A stream that finds its slot taken goes to
-/// one of the flow's [`WINDOW`] others. Buckets of several flows may meet.
+/// one of the flow's [`WINDOW`] others. Buckets of several flows may meet: of those recorded
+/// [`STREAM_BUCKETS`] / [`NEAR`] after each other.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StreamBucket {
@@ -43,11 +44,19 @@ pub const NEAR: u32 = 8;
 /// Buckets that it uses then, likewise: room for 1,024 of its streams in flight, if no other flow is in the way.
 pub const WINDOW: u32 = 128;
 
-/// The bucket of stream `id` of the flow `tag`.
+/// Where the buckets begin that the flow recorded as the `number`th uses first: behind those of the one before. Flows of the same
+/// time thus share pages: a page that the processor has to look up is waited for longer than a line.
 #[inline(always)]
 #[must_use]
-pub const fn stream_bucket(tag: u32, id: u32) -> u32 {
-    bucket_of::<NEAR>(tag >> 1, id)
+pub const fn near(number: u64) -> u32 {
+    (number as u32).wrapping_mul(NEAR)
+}
+
+/// The bucket of stream `id` of a flow whose buckets begin at [`near`].
+#[inline(always)]
+#[must_use]
+pub const fn stream_bucket(near: u32, id: u32) -> u32 {
+    bucket_of::<NEAR>(near, id)
 }
 
 /// The bucket if that one is no good.
@@ -98,6 +107,19 @@ mod tests {
         let (near, others) = (buckets(stream_bucket), buckets(other_bucket));
         assert_eq!((near.len(), others.len()), (NEAR as usize, WINDOW as usize));
         assert!(near.union(&others).all(|bucket| *bucket < STREAM_BUCKETS));
+    }
+
+    #[test]
+    fn flows_that_follow_each_other_have_buckets_of_their_own() {
+        let flows = u64::from(STREAM_BUCKETS / NEAR);
+        let ids = || (0..NEAR).map(|turn| 2 * NEIGHBOURS * turn + 1);
+        // Also where the number does not fit a word.
+        for first in [0, u64::from(u32::MAX)] {
+            let buckets: std::collections::HashSet<_> = (first..first + flows)
+                .flat_map(|number| ids().map(move |id| stream_bucket(near(number), id)))
+                .collect();
+            assert_eq!(buckets.len(), STREAM_BUCKETS as usize);
+        }
     }
 
     #[test]
