@@ -8,12 +8,15 @@ use std::str::FromStr;
 
 use http::header::{
     CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
-    UPGRADE,
+    UPGRADE, USER_AGENT,
 };
 use http::{Method, Request, Uri};
 
 use super::plan::{Kind, Plan};
 use crate::load::RESPONSE_SIZE_HEADER;
+
+/// Who asks (RFC 9110, section 10.1.5), so that servers' logs tell these requests from others.
+const AGENT: &str = concat!("evenkeel/", env!("CARGO_PKG_VERSION"));
 
 /// A field of every request, as on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,7 +96,8 @@ pub(super) fn head(
     for Field { name, value } in &plan.headers {
         fields.append(name.clone(), value.clone());
     }
-    for (name, value) in ours {
+    let agent = (USER_AGENT, HeaderValue::from_static(AGENT));
+    for (name, value) in ours.into_iter().chain([agent]) {
         fields.entry(name).or_insert(value);
     }
     *head.headers_mut() = fields;
@@ -156,5 +160,6 @@ mod tests {
         assert_eq!(all("x-tenant"), ["a", "b"]);
         assert_eq!(all("content-type"), ["text/plain"]);
         assert_eq!(all("te"), ["trailers"]);
+        assert_eq!(all("user-agent"), [AGENT]);
     }
 }
