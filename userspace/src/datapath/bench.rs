@@ -327,8 +327,13 @@ impl Bench {
 
     /// Mean time of a round of packets of one kind.
     fn round(&mut self, program: Program, kind: Kind) -> Result<f64, DatapathError> {
+        self.some(self.packets, program, kind)
+    }
+
+    /// Mean time of so many packets of one kind.
+    fn some(&mut self, packets: u32, program: Program, kind: Kind) -> Result<f64, DatapathError> {
         let mut total = 0_u64;
-        for _ in 0..self.packets {
+        for _ in 0..packets {
             let frame = match kind {
                 Kind::Unrelated => self.frame.unrelated(),
                 Kind::Established => self.frame.request(),
@@ -354,7 +359,7 @@ impl Bench {
             };
             total += u64::from(time(program.as_fd(), frame)?.nanoseconds);
         }
-        Ok(total as f64 / f64::from(self.packets))
+        Ok(total as f64 / f64::from(packets))
     }
 }
 
