@@ -113,6 +113,9 @@ fn to_backend<F: Frame>(frame: &F, packet: &Packet, flow: &mut Flow, now: u64) -
     if bits != 0 || clock::was_silent(now, flow.last_seen) {
         tend(packet, flow, backend, bits, now);
     }
+    // First, as neither needs the other: the walk ends with an atomic instruction, behind which nothing begins before the flow's line
+    // has come, and of many flows that is on its way from memory meanwhile.
+    let verdict = next_hop::transmit(frame, packet, &rewrite, hop, ready);
     let streams = observe::streams(frame, packet, &mut flow.http2);
     let passage = frame.passage(packet);
     note(flow, passage, now);
@@ -124,7 +127,7 @@ fn to_backend<F: Frame>(frame: &F, packet: &Packet, flow: &mut Flow, now: u64) -
         passage.count(c);
         streams.count(c);
     });
-    next_hop::transmit(frame, packet, &rewrite, hop, ready)
+    verdict
 }
 
 /// The rare part: the state of both halves, and the other half's life.
