@@ -51,10 +51,23 @@ impl Passage {
     }
 }
 
+/// The part of a frame that a program can look at without asking the kernel for it: its first and its last address.
+pub struct Linear(pub usize, pub usize);
+
+impl Bytes for Linear {
+    #[inline(always)]
+    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        load::<N>(self.0, self.1, offset)
+    }
+}
+
 /// A received frame.
 pub trait Frame: Bytes {
     /// No hook of ours comes after this one: what it cannot finish it must still do something about.
     const LAST: bool;
+
+    /// What can be looked at as it is; until the frame is changed.
+    fn linear(&self) -> Linear;
 
     /// Length of the frame.
     fn length(&self) -> u32;

@@ -16,7 +16,8 @@ use evenkeel_ebpf::packet::{Bytes, Complaint, ETHERNET_LENGTH, Packet, TCP_CHECK
 use crate::answer::{SILENT, ek_tc_answer};
 use crate::count;
 use crate::frame::{
-    Changes, Frame, Passage, Refused, Rewrite, Verdict, load, rewrite_in_place, write_ethernet,
+    Changes, Frame, Linear, Passage, Refused, Rewrite, Verdict, load, rewrite_in_place,
+    write_ethernet,
 };
 use crate::icmp;
 use crate::walker::{Phase, ek_tc_finish, ek_tc_in_step, ek_tc_preface, ek_tc_start, ek_tc_turn};
@@ -93,6 +94,11 @@ impl Bytes for TcFrame {
 
 impl Frame for TcFrame {
     const LAST: bool = true;
+
+    #[inline(always)]
+    fn linear(&self) -> Linear {
+        Linear(self.0.data(), self.0.data_end())
+    }
 
     #[inline(always)]
     fn length(&self) -> u32 {

@@ -10,7 +10,9 @@ use evenkeel_ebpf::abi::{Event, Http2, NextHop};
 use evenkeel_ebpf::http2::{Segment, Work};
 use evenkeel_ebpf::packet::{Bytes, Complaint, Packet, TCP_CHECKSUM};
 
-use crate::frame::{Frame, Passage, Refused, Rewrite, Verdict, load, opaque, rewrite_in_place};
+use crate::frame::{
+    Frame, Linear, Passage, Refused, Rewrite, Verdict, load, opaque, rewrite_in_place,
+};
 use crate::walker::{
     Phase, ek_xdp_finish, ek_xdp_in_step, ek_xdp_preface, ek_xdp_start, ek_xdp_turn,
 };
@@ -26,6 +28,11 @@ impl Bytes for XdpFrame {
 
 impl Frame for XdpFrame {
     const LAST: bool = false;
+
+    #[inline(always)]
+    fn linear(&self) -> Linear {
+        Linear(self.0.data(), self.0.data_end())
+    }
 
     #[inline(always)]
     fn length(&self) -> u32 {
