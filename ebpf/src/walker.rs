@@ -29,7 +29,8 @@ const LOOKS: u32 = 1024;
 #[inline(always)]
 pub fn walk<F: Frame>(frame: &F, state: &mut Http2, segment: Segment) -> Walk {
     // Most segments are a request or part of one, and no reason for a call: where returns are guarded against speculation, that was
-    // half of what counting cost. What the kernel would have to be asked for is left to the call, so that it is asked once.
+    // a third of what counting one flow's requests cost, and two of an upload's. What the kernel would have to be asked for is left to the
+    // call, so that it is asked once.
     // SAFETY: the state is in a live map value.
     let mut opened = unsafe { in_step::<FEW, _>(&frame.linear(), state, segment) };
     if opened == NOT_IN_STEP {

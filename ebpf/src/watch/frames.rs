@@ -23,7 +23,7 @@ use crate::walk::walk;
 /// Turns for one packet, of [`RUN`] frames or what is left of a chunk each.
 const TURNS: u32 = 1024;
 /// Frames that one call reads: ten requests, which is what a busy client sends at once. For more of them the verifier's work grows
-/// faster than their number: 66,000 instructions with 8, 95,000 with 16, 225,000 with 24, for which loading took a second.
+/// faster than their number: 66,000 instructions with 8, 95,000 with 16, 225,000 with 24.
 const RUN: u32 = 16;
 
 /// A segment that is being read. What is counted along with the loop is here and not in registers: in memory the

@@ -45,7 +45,7 @@ pub const NEAR: u32 = 8;
 pub const WINDOW: u32 = 128;
 
 /// Where the buckets begin that the flow recorded as the `number`th uses first: behind those of the one before. Flows of the same
-/// time thus share pages: a page that the processor has to look up is waited for longer than a line.
+/// time thus share pages, and none of these buckets until the table is used up.
 #[inline(always)]
 #[must_use]
 pub const fn near(number: u64) -> u32 {

@@ -27,8 +27,8 @@ const MANY: u32 = 1_000_000;
 const SOME: u32 = 10_000;
 /// SYNs of a round. A single backend has 22,528 NAT ports, of which [`SOME`] are taken.
 const OPENINGS: u32 = 1_000;
-/// Most packets of a turn. What counting adds is a tenth of what a packet takes where flows are many, and a shared host changes its speed
-/// by more than that within seconds: turns of 100,000 packets, which take about one, left intervals of 200 ns.
+/// Most packets of a turn. What counting adds is a tenth or less of what a packet takes where flows are many, and a shared host changes
+/// its speed by more than that from turn to turn if these are long: with 100,000 packets intervals were up to 460 ns wide, now up to 150.
 const TURN: u32 = 5_000;
 /// Rounds with SYNs, for the same reason.
 const OPENING_ROUNDS: usize = 11;
@@ -49,7 +49,7 @@ pub struct Sweep {
 pub struct Point {
     /// How many flows, backends or services.
     pub size: u32,
-    /// A program that passes everything; as all but the last a mean of each turn.
+    /// A program that passes everything, in each turn.
     pub pass: Vec<f64>,
     /// A packet with payload, its streams counted.
     pub counted: Vec<f64>,

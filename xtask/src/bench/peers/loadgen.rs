@@ -43,8 +43,8 @@ const MEDIAN: usize = 0;
 const BEYOND: usize = 2;
 /// How far the median latency may be off, in microseconds.
 const GOAL_LATENCY: f64 = 100.0;
-/// Rounds of a race in a full run. The host has fast and slow quarters of a second: half of the ratios are further than a tenth from
-/// their median, which many short rounds find and few long ones do not.
+/// Rounds of a race in a full run. The host has fast and slow quarters of a second: of 100 ratios to h2load the middle half went from 0.95
+/// to 1.12, and their median is found by many short rounds rather than by few long ones.
 const ROUNDS: usize = 41;
 /// Where the servers listen; only one with a delay at a time.
 const NGHTTPD: u16 = 9000;
@@ -141,7 +141,7 @@ fn races(context: &Context) -> Vec<Race> {
         ],
     };
     // A path that both write as one byte (RFC 7541 appendix A): any other one h2load spells out in each request, and evenkeel load
-    // does not, which the server pays for; with `/evenkeel/bytes/5` it made 1.08 x as many requests against the echo backend.
+    // does not, which the server pays for; with `/evenkeel/bytes/5` it made 1.08 x as many requests against the echo backend, with this path 1.03.
     let [echo, finite] = [ECHO, FINITE].map(|port| format!("http://127.0.0.1:{port}/"));
     vec![
         race("nghttpd, 1 connection x 1 stream", &nghttpd, (1, 1), 10_000),
