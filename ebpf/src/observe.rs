@@ -2,8 +2,8 @@
 //!
 //! At `l7` a stream takes two connections: the client's, which ends here (its flow is local, its streams are the
 //! service's), and the proxy's to a backend, which is seen on its way out (its streams are the backend's). It is counted from
-//! its first payload on: a check of a backend connects, too, and says nothing. Of the proxy's packets to clients only those that
-//! end a flow matter.
+//! its first payload on: a check of a backend connects, too, and says nothing, so it is forgotten with the reset that ends it.
+//! Of the proxy's packets to clients only those that end a flow matter.
 
 use aya_ebpf::bindings::BPF_ANY;
 use evenkeel_ebpf::abi::{Counters, Event, Flow, Http2, Tuple, flag, state};
@@ -149,6 +149,9 @@ fn to_backend(frame: &TcFrame, packet: &Packet) {
     flow.packets += passage.packets;
     flow.bytes += passage.bytes;
     if is_silent {
+        if packet.flags & tcp::RST != 0 {
+            forget(&packet.tuple);
+        }
         return;
     }
     if was_silent {
@@ -212,9 +215,23 @@ pub fn from_backend(packet: &Packet) {
     }
     if let Some(flow) = UPSTREAMS.get_ptr_mut(flip(&packet.tuple)) {
         // SAFETY: a live map value.
-        let bits = life::local(packet.flags, unsafe { (*flow).state }, state::BACKEND_FIN);
+        let (before, flags) = unsafe { ((*flow).state, (*flow).flags) };
+        let bits = life::local(packet.flags, before, state::BACKEND_FIN);
         upstream_state(flow, bits);
+        // Of one that came to be the proxy may be sending the first bytes right now.
+        let was_made = before & state::ESTABLISHED != 0;
+        if packet.flags & tcp::RST != 0 && flags & flag::SILENT != 0 && !was_made {
+            forget(&flip(&packet.tuple));
+        }
     }
+}
+
+/// Removes a connection to a backend that was not counted, and never will be as a reset ended it. The scan would do so, too,
+/// but that comes each ten seconds, and checks come all the time.
+#[inline(always)]
+fn forget(tuple: &Tuple) {
+    // Gone already is as good.
+    let _ = UPSTREAMS.remove(tuple);
 }
 
 /// Sets `bits` in a connection of the proxy, and counts it if that closed one that is counted: for the backend only.

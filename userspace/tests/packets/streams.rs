@@ -6,7 +6,7 @@ use std::{hint, thread};
 use evenkeel_ebpf::abi::{Counters, Event};
 
 use crate::wire::{ACK, RST, SYN, Tcp};
-use crate::world::{BACKEND, BOTH, CLIENT, Hook, NAT_SOURCE, SERVICE, Setup, World};
+use crate::world::{BACKEND, BOTH, CLIENT, Hook, NAT_SOURCE, SERVICE, Setup, World, tuple};
 use crate::{flow, from_client, open};
 
 /// The preface, SETTINGS, and so many requests.
@@ -182,6 +182,49 @@ fn a_connection_to_a_backend_is_counted_from_its_first_payload_on_and_a_check_ne
     );
     world.passes(&Tcp::new(proxy, BACKEND, RST | ACK).frame());
     assert_eq!(world.backend().flows_closed, 1);
+}
+
+#[test]
+fn a_check_is_forgotten_with_the_reset_that_ends_it() {
+    let mut world = World::new(Hook::Egress, Setup::default());
+    let check = (NAT_SOURCE, 50_000);
+    for flags in [SYN, ACK] {
+        world.passes(&Tcp::new(check, BACKEND, flags).frame());
+        assert!(world.upstream(tuple(check, BACKEND)).is_some());
+    }
+    world.passes(&Tcp::new(check, BACKEND, RST | ACK).frame());
+    assert!(world.upstream(tuple(check, BACKEND)).is_none());
+}
+
+#[test]
+fn a_check_is_forgotten_when_it_is_refused_but_not_a_connection_that_was_made() {
+    let mut world = World::new(Hook::Egress, Setup::default());
+    let (refused, made) = ((NAT_SOURCE, 50_000), (NAT_SOURCE, 50_001));
+    for source in [refused, made] {
+        world.passes(&Tcp::new(source, BACKEND, SYN).frame());
+    }
+    world.passes(&Tcp::new(made, BACKEND, ACK).frame());
+    world.turn_to(Hook::Tc);
+    for source in [refused, made] {
+        world.passes(&Tcp::new(BACKEND, source, RST | ACK).frame());
+    }
+    assert!(world.upstream(tuple(refused, BACKEND)).is_none());
+    // Its first request crosses the reset.
+    world.turn_to(Hook::Egress);
+    let first = Tcp {
+        sequence: 1001,
+        ..Tcp::new(made, BACKEND, ACK).payload(&http2(1))
+    };
+    world.passes(&first.frame());
+    let counted = world.backend();
+    assert_eq!(
+        (
+            counted.flows_opened,
+            counted.flows_closed,
+            counted.flows_adopted
+        ),
+        (1, 1, 0)
+    );
 }
 
 #[test]

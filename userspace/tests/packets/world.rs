@@ -43,6 +43,16 @@ pub enum Hook {
     Egress,
 }
 
+impl Hook {
+    const fn program(self) -> &'static str {
+        match self {
+            Self::Xdp => "ek_xdp",
+            Self::Tc => "ek_ingress",
+            Self::Egress => "ek_egress",
+        }
+    }
+}
+
 pub const BOTH: [Hook; 2] = [Hook::Xdp, Hook::Tc];
 
 /// What becomes of a packet.
@@ -125,11 +135,7 @@ impl World {
             _lab: lab,
         };
         world.fill(setup);
-        world.load(match hook {
-            Hook::Xdp => "ek_xdp",
-            Hook::Tc => "ek_ingress",
-            Hook::Egress => "ek_egress",
-        });
+        world.load(hook.program());
         world.load("ek_clock");
         world.load("ek_expire");
         // 250 Hz: which one does not matter to a test that knows no other clock.
@@ -201,6 +207,16 @@ impl World {
             .expect("the verifier accepts it");
     }
 
+    /// Goes on with the other program at TC, on the same maps.
+    pub fn turn_to(&mut self, hook: Hook) {
+        assert!(hook != Hook::Xdp && self.hook != Hook::Xdp, "{hook:?}");
+        self.hook = hook;
+        let program = self.ebpf.program(hook.program()).expect("a program");
+        if program.fd().is_err() {
+            self.load(hook.program());
+        }
+    }
+
     /// Runs the program on one frame.
     pub fn send(&self, frame: &[u8]) -> (Verdict, Vec<u8>) {
         let mut out = vec![0xff; frame.len() + 64];
@@ -209,11 +225,7 @@ impl World {
             data_out: Some(&mut out),
             ..TestRunOptions::new()
         };
-        let name = match self.hook {
-            Hook::Xdp => "ek_xdp",
-            Hook::Tc => "ek_ingress",
-            Hook::Egress => "ek_egress",
-        };
+        let name = self.hook.program();
         let program = self.ebpf.program(name).expect("a program of this name");
         let result = if self.hook == Hook::Xdp {
             let program: &Xdp = program.try_into().expect("an XDP program");

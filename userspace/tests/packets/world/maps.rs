@@ -66,6 +66,11 @@ impl World {
         self.flows.get(&tuple, SEED)
     }
 
+    /// A connection of the proxy to a backend.
+    pub fn upstream(&mut self, tuple: Tuple) -> Option<Flow> {
+        self.hash::<Tuple, Flow>("UPSTREAMS").get(&tuple, 0).ok()
+    }
+
     pub fn reply(&self, tuple: Tuple) -> Option<Reply> {
         self.replies.get(&tuple, SEED)
     }
