@@ -129,6 +129,7 @@ port_hold = "5s"
 backends = 16
 services = 2
 upstreams = 2048
+checks = 16
 [auto]
 hot_factor = 2
 min_streams = 10
@@ -191,6 +192,7 @@ fn full(l7: Limits) -> Config {
             backends: 16,
             services: 2,
             upstreams: 2048,
+            checks: 16,
         },
         auto: Auto {
             hot_factor: 2.0,
@@ -270,7 +272,8 @@ fn every_key_is_read() {
         Sizes {
             backends,
             services,
-            upstreams
+            upstreams,
+            checks
         },
         &expected.limits
     );

@@ -35,6 +35,9 @@ pub struct Status {
     pub backends: usize,
     /// Drops, and passes worth knowing of, by reason; counted since load.
     pub events: BTreeMap<String, u64>,
+    /// Checks of backends that were due while `limits.checks` others were under way, and waited; counted since the start.
+    #[serde(default)]
+    pub checks_waited: u64,
     /// What the proxy counts; absent while no proxy runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy: Option<ProxyStats>,

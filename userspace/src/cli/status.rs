@@ -57,6 +57,12 @@ fn render(status: &Status, paint: Paint) -> String {
     } else {
         text.push_str(&events.render("", paint));
     }
+    if status.checks_waited > 0 {
+        text.push_str(&format!(
+            "\n{} of backends waited for others to end (checks_waited)\n",
+            counted(status.checks_waited, "check")
+        ));
+    }
     if let Some(proxy) = &status.proxy {
         text.push('\n');
         text.push_str(&render_proxy(proxy, paint));

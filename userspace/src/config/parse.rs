@@ -238,7 +238,7 @@ fn limits<'a>(reader: &mut Reader<'a>, root: &Section<'a>) -> Sizes {
     let Some(section) = reader.table(root, "limits") else {
         return limits;
     };
-    reader.only(&section, &["backends", "services", "upstreams"]);
+    reader.only(&section, &["backends", "services", "upstreams", "checks"]);
     for (key, field) in [
         ("backends", &mut limits.backends),
         ("services", &mut limits.services),
@@ -257,6 +257,13 @@ fn limits<'a>(reader: &mut Reader<'a>, root: &Section<'a>) -> Sizes {
     };
     if let Some(found) = reader.optional(&section, "upstreams", &kind) {
         limits.upstreams = u32::try_from(found.value).unwrap_or(limits.upstreams);
+    }
+    let kind = Kind {
+        allowed: "an integer from 1 to 4096 (each takes a file descriptor)",
+        read: &values::integer(1..=4096),
+    };
+    if let Some(found) = reader.optional(&section, "checks", &kind) {
+        limits.checks = u32::try_from(found.value).unwrap_or(limits.checks);
     }
     limits
 }

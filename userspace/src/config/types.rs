@@ -231,6 +231,8 @@ pub struct Sizes {
     /// Connections of the proxy to backends whose streams are counted at once. Where there are more, the one that was silent
     /// for longest is forgotten, and with its next request all its streams count once more.
     pub upstreams: u32,
+    /// Checks of backends that are under way at once. Where more are due, they wait for each other.
+    pub checks: u32,
 }
 
 impl Default for Sizes {
@@ -239,6 +241,7 @@ impl Default for Sizes {
             backends: 4096,
             services: 1024,
             upstreams: 1 << 16,
+            checks: 128,
         }
     }
 }

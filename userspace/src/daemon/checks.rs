@@ -4,18 +4,13 @@
 //! nothing new; what it has stays. Results are put into force by the next tick, all at once: tables are built anew, and where a
 //! rack is gone its backends go down together.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use tokio::sync::Semaphore;
 
 use super::handle::{Gone, Handle};
 use super::plane::PlaneError;
 use super::state::State;
 use crate::health::{Due, Health, Unreachable, probe};
 
-/// Checks under way at most; further ones wait.
-const AT_ONCE: usize = 128;
 /// How often the state is asked, at least: services may have come.
 const LOOK: Duration = Duration::from_secs(1);
 /// And at most.
@@ -23,35 +18,32 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// Checks backends until the state is gone.
 pub(super) async fn run(handle: Handle) {
-    let places = Arc::new(Semaphore::new(AT_ONCE));
     loop {
         let Ok((due, pause)) = handle.call(|state| state.checks_due(Instant::now())).await else {
             return;
         };
         for due in due {
-            tokio::spawn(check(handle.clone(), due, Arc::clone(&places)));
+            tokio::spawn(check(handle.clone(), due));
         }
         tokio::time::sleep(pause).await;
     }
 }
 
-async fn check(handle: Handle, due: Due, places: Arc<Semaphore>) -> Result<(), Gone> {
-    // Nobody closes it.
-    let place = places.acquire().await.ok();
+async fn check(handle: Handle, due: Due) -> Result<(), Gone> {
     let result = probe(due.key.1, due.timeout).await;
-    drop(place);
     handle
         .call(move |state| state.checked(&due, result, Instant::now()))
         .await
 }
 
 impl State {
-    /// The checks that are due, and how long to wait before asking again.
+    /// The checks that are to be made now, and how long to wait before asking again. [`State::checked`] must be told of each.
     pub fn checks_due(&mut self, now: Instant) -> (Vec<Due>, Duration) {
         if std::mem::take(&mut self.checks_stale) {
             self.set_checks(now);
         }
-        let due = self.checks.due(now);
+        let at_once = usize::try_from(self.config.limits.checks).unwrap_or(usize::MAX);
+        let due = self.checks.due(now, at_once);
         let next = self.checks.next();
         let left = next.map(|next| next.saturating_duration_since(now));
         (due, left.unwrap_or(LOOK).clamp(PAUSE, LOOK))

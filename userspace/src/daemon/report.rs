@@ -79,6 +79,7 @@ impl State {
                 .map(|service| service.backends.len())
                 .sum(),
             events: snapshot.events.into_iter().collect(),
+            checks_waited: self.checks.waited(),
             proxy: Some(self.streams.figures()),
             warnings: self.warnings().map(str::to_owned).collect(),
         })

@@ -1,7 +1,8 @@
 //! Which backends are to be checked when, and what is known of each.
 //!
 //! Checks of a backend begin an interval apart, give or take a tenth ([`JITTER`]), so that those of many backends, or of many
-//! balancers, do not stay together. One is never begun while the last one is under way.
+//! balancers, do not stay together. One is never begun while the last one is under way, and of all only so many are under way at
+//! once; where more are due, those begin first that have been due for longest.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -55,6 +56,10 @@ pub struct Checks {
     random: ChaCha8Rng,
     /// Checks begun.
     begun: u64,
+    /// Of those, the ones that are not done yet; also of backends that were removed meanwhile.
+    under_way: usize,
+    /// See [`Checks::waited`].
+    waited: u64,
     /// See [`Checks::version`].
     version: u64,
 }
@@ -65,6 +70,8 @@ struct Checked {
     due: Instant,
     /// The number of the check that is under way.
     under_way: Option<u64>,
+    /// Whether the one that is due was counted as waiting.
+    waits: bool,
     since: Instant,
     failure: Option<Unreachable>,
 }
@@ -77,6 +84,8 @@ impl Checks {
             backends: BTreeMap::new(),
             random: ChaCha8Rng::seed_from_u64(seed),
             begun: 0,
+            under_way: 0,
+            waited: 0,
             version: 0,
         }
     }
@@ -107,34 +116,45 @@ impl Checks {
         }
     }
 
-    /// The checks that are due, which count as begun.
-    pub fn due(&mut self, now: Instant) -> Vec<Due> {
-        let Self {
-            backends,
-            random,
-            begun,
-            ..
-        } = self;
-        let mut due = Vec::new();
-        for (key, checked) in backends {
-            if checked.under_way.is_some() || now < checked.due {
-                continue;
-            }
+    /// The checks that are due and for which there is room among `at_once`; they count as begun, and [`Checks::done`] must be told
+    /// of each.
+    pub fn due(&mut self, now: Instant, at_once: usize) -> Vec<Due> {
+        let is_due = |checked: &Checked| checked.under_way.is_none() && checked.due <= now;
+        let backends = self.backends.iter_mut();
+        let mut ready: Vec<_> = backends.filter(|(_, checked)| is_due(checked)).collect();
+        ready.sort_by_key(|(_, checked)| checked.due);
+        let room = at_once.saturating_sub(self.under_way).min(ready.len());
+        for (_, checked) in ready.split_off(room) {
+            self.waited += u64::from(!checked.waits);
+            checked.waits = true;
+        }
+        self.under_way += room;
+        let random = &mut self.random;
+        let begun = &mut self.begun;
+        let begin = |(key, checked): (&Key, &mut Checked)| {
             let settings = checked.settings;
             let part = random.random_range(1000 - JITTER..=1000 + JITTER);
             checked.due = now + settings.interval * part / 1000;
             *begun += 1;
             checked.under_way = Some(*begun);
-            due.push(Due {
+            checked.waits = false;
+            Due {
                 key: key.clone(),
                 timeout: settings.timeout,
                 number: *begun,
-            });
-        }
-        due
+            }
+        };
+        ready.into_iter().map(begin).collect()
     }
 
-    /// When the next check is due; of a backend whose last one is still under way, when that must be over.
+    /// Checks that were due and had to wait until others were done.
+    #[must_use]
+    pub const fn waited(&self) -> u64 {
+        self.waited
+    }
+
+    /// When the next check is due; of a backend whose last one is still under way, when that must be over. In the past where one
+    /// waits.
     #[must_use]
     pub fn next(&self) -> Option<Instant> {
         self.backends.values().map(|checked| checked.due).min()
@@ -147,6 +167,7 @@ impl Checks {
         result: Result<(), Unreachable>,
         now: Instant,
     ) -> Option<Change> {
+        self.under_way = self.under_way.saturating_sub(1);
         // Not there: it was removed meanwhile, and perhaps added again.
         let checked = self.backends.get_mut(&check.key)?;
         checked
@@ -203,6 +224,7 @@ impl Checked {
             tracker: Tracker::default(),
             due: now,
             under_way: None,
+            waits: false,
             since: now,
             failure: None,
         }
@@ -214,139 +236,4 @@ impl Checked {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const INTERVAL: Duration = Duration::from_secs(10);
-
-    fn settings() -> Settings {
-        Settings {
-            interval: INTERVAL,
-            ..Settings::default()
-        }
-    }
-
-    fn key(number: u8) -> Key {
-        ("a".to_owned(), SocketAddr::from(([10, 0, 0, number], 80)))
-    }
-
-    fn of(numbers: std::ops::RangeInclusive<u8>, now: Instant) -> Checks {
-        let mut checks = Checks::new(1);
-        checks.set(numbers.map(|number| (key(number), settings())), now);
-        checks
-    }
-
-    fn refused() -> Result<(), Unreachable> {
-        Err(Unreachable::Refused(std::io::ErrorKind::ConnectionRefused))
-    }
-
-    /// Begins the checks that are due at `now`.
-    fn begun(checks: &mut Checks, now: Instant) -> Vec<Due> {
-        let due = checks.due(now);
-        assert!(!due.is_empty());
-        due
-    }
-
-    #[test]
-    fn all_are_checked_at_once_and_then_an_interval_apart_but_not_together() {
-        let start = Instant::now();
-        let mut checks = of(1..=100, start);
-        let first = begun(&mut checks, start);
-        assert_eq!(first.len(), 100);
-        for due in &first {
-            checks.done(due, Ok(()), start);
-        }
-        let mut times = Vec::new();
-        for percent in 0..=120_u32 {
-            let due = checks.due(start + INTERVAL * percent / 100).len();
-            times.extend(std::iter::repeat_n(percent, due));
-        }
-        assert_eq!(times.len(), 100);
-        assert!(times[0] >= 90 && times[99] <= 111, "{times:?}");
-        let together = times.chunk_by(|a, b| a == b).map(<[u32]>::len).max();
-        assert!(together.is_some_and(|most| most < 30), "{times:?}");
-    }
-
-    #[test]
-    fn a_check_that_is_under_way_is_not_begun_again() {
-        let start = Instant::now();
-        let mut checks = of(1..=1, start);
-        let first = begun(&mut checks, start);
-        let later = start + 10 * INTERVAL;
-        assert!(checks.due(later).is_empty());
-        assert!(checks.next() < Some(later), "when it must be over");
-        checks.done(&first[0], Ok(()), later);
-        assert_eq!(checks.due(later).len(), 1);
-    }
-
-    #[test]
-    fn what_is_known_survives_other_backends_and_other_settings() {
-        let start = Instant::now();
-        let mut checks = of(1..=2, start);
-        let first = begun(&mut checks, start);
-        let change = checks.done(&first[0], refused(), start);
-        assert_eq!(
-            change,
-            Some(Change {
-                from: Health::Unknown,
-                to: Health::Down
-            })
-        );
-        let eager = Settings {
-            interval: INTERVAL / 10,
-            ..settings()
-        };
-        let later = start + Duration::from_millis(1);
-        checks.set([1, 3].map(|number| (key(number), eager)), later);
-        assert!(checks.is_down("a", key(1).1), "still");
-        assert!(checks.of("a", key(2).1).is_none(), "no longer checked");
-        let due: Vec<Key> = checks.due(later).into_iter().map(|due| due.key).collect();
-        assert_eq!(due, [key(3)]);
-        let next = checks.next();
-        assert!(next <= Some(later + INTERVAL / 10), "the new interval");
-    }
-
-    #[test]
-    fn a_check_of_a_backend_that_was_removed_says_nothing_of_one_that_was_added_since() {
-        let start = Instant::now();
-        let mut checks = of(1..=1, start);
-        let old = begun(&mut checks, start);
-        checks.set([], start);
-        assert_eq!(checks.done(&old[0], refused(), start), None);
-        checks.set([(key(1), settings())], start);
-        let new = begun(&mut checks, start);
-        assert_eq!(checks.done(&old[0], refused(), start), None);
-        assert!(!checks.is_down("a", key(1).1));
-        assert!(checks.done(&new[0], refused(), start).is_some());
-    }
-
-    #[test]
-    fn why_the_last_check_failed_is_known_until_one_succeeds() {
-        let start = Instant::now();
-        let mut checks = of(1..=1, start);
-        let mut tell = |result, round| {
-            let now = start + 2 * INTERVAL * round;
-            let due = begun(&mut checks, now);
-            checks.done(&due[0], result, now);
-            let known = checks.of("a", key(1).1).expect("checked");
-            (known.health, known.failure)
-        };
-        assert_eq!(tell(Ok(()), 0), (Health::Up, None));
-        assert_eq!(tell(refused(), 1), (Health::Up, refused().err()));
-        assert_eq!(tell(Ok(()), 2), (Health::Up, None));
-    }
-
-    #[test]
-    fn what_went_wrong_on_this_host_says_nothing_of_a_backend() {
-        let start = Instant::now();
-        let mut checks = of(1..=1, start);
-        let why = Unreachable::NotTried("too many open files".to_owned());
-        for round in 0..10 {
-            let now = start + 2 * INTERVAL * round;
-            let due = begun(&mut checks, now);
-            assert_eq!(checks.done(&due[0], Err(why.clone()), now), None);
-        }
-        let known = checks.of("a", key(1).1).expect("checked");
-        assert_eq!((known.health, known.failure), (Health::Unknown, Some(why)));
-    }
-}
+mod tests;

@@ -136,3 +136,20 @@ fn a_file_without_checks_brings_back_what_was_down() {
     let last = fake.told().log.last().cloned();
     assert_eq!(last.as_deref(), Some("kernel echo=l4[1,1] other=l4[1]"));
 }
+
+#[test]
+fn only_as_many_checks_are_under_way_as_the_file_says() {
+    let (directory, fake) = (Directory::new("checks-limit"), Fake::default());
+    let limited = format!("{}[limits]\nchecks = 1\n", checked(&directory));
+    let mut state = state(&directory, &fake, &limited);
+    let now = Instant::now();
+    let (first, pause) = state.checks_due(now);
+    assert_eq!(first.len(), 1);
+    assert!(
+        pause < Duration::from_millis(100),
+        "the other waits: {pause:?}"
+    );
+    assert_eq!(state.checks_due(now).0, []);
+    state.checked(&first[0], Ok(()), now);
+    assert_eq!(state.checks_due(now).0.len(), 1, "the other one");
+}
