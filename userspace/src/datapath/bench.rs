@@ -1,7 +1,7 @@
 //! What one packet costs in the data path, measured with `BPF_PROG_TEST_RUN`: the kernel times the program alone.
 //!
 //! `repeat` is 1 and every packet is made afresh: with more, the kernel would feed the rewritten packet back.
-//! Cases take turns, so that what else happens on the machine happens to all; of the rounds the median counts. The
+//! Cases take short turns, so that what else happens on the machine happens to all; of the rounds the median counts. The
 //! timing itself costs something, so an XDP program that only passes is measured in the same turns.
 //!
 //! Next hops are real: the caller provides a route to the backend with a resolved neighbour, and to the client
@@ -24,11 +24,14 @@ use super::{DatapathError, capabilities, clock, object, syscall};
 
 mod frame;
 mod katran;
+mod measured;
+mod million;
 mod sweep;
 mod tables;
 
 use frame::FrameBuilder;
 use katran::Katran;
+use measured::Measured;
 pub use sweep::{Point, Sweep};
 use tables::{Size, fill};
 
@@ -86,7 +89,7 @@ pub struct Case {
     pub nanoseconds: f64,
     /// The same without what a passing program takes.
     pub above_pass: f64,
-    /// [`Self::nanoseconds`] of every round.
+    /// [`Self::nanoseconds`] of every round; with a thousand and a million flows, of every turn.
     pub rounds: Vec<f64>,
 }
 
@@ -95,15 +98,12 @@ pub fn run(plan: &Plan) -> Result<Report, DatapathError> {
     if !capabilities::sufficient() {
         return Err(DatapathError::NotPermitted);
     }
-    let mut passing = Measured::new("pass", "", Program::Pass, Kind::Unrelated);
-    let mut cases = cases(plan.katran.is_some());
+    let mut cases = vec![Measured::new("pass", "", Program::Pass, Kind::Unrelated)];
+    cases.extend(measured::cases(plan.katran.is_some()));
     let mut bench = Bench::load(plan, SIZE)?.beside_katran(plan)?;
     bench.begin()?;
     for _ in 0..plan.rounds {
-        passing.measure(&mut bench)?;
-        for case in &mut cases {
-            case.measure(&mut bench)?;
-        }
+        measured::round(&mut bench, &mut cases)?;
     }
     if let Some(katran) = &bench.katran {
         // The flow under test, and those of its rounds.
@@ -115,7 +115,7 @@ pub fn run(plan: &Plan) -> Result<Report, DatapathError> {
     cases.push(opening_again(plan)?);
     let (many, sweeps) = sweep::run(plan)?;
     cases.extend(many);
-    let pass = median(&mut passing.times);
+    let pass = median(&mut cases.remove(0).times);
     Ok(Report {
         packets: plan.packets,
         pass,
@@ -181,80 +181,8 @@ enum Kind {
     Unrelated,
     /// An acknowledgement of one of so many flows.
     Flows(u32),
-    /// An acknowledgement of one of so many flows, which are spread over a table with so many.
+    /// An acknowledgement of one of so many flows, which are anywhere in a table with so many.
     FlowsOf(u32, u32),
-}
-
-/// A case that is being measured.
-struct Measured {
-    name: &'static str,
-    about: &'static str,
-    program: Program,
-    kind: Kind,
-    times: Vec<f64>,
-}
-
-impl Measured {
-    fn new(name: &'static str, about: &'static str, program: Program, kind: Kind) -> Self {
-        Self {
-            name,
-            about,
-            program,
-            kind,
-            times: Vec::new(),
-        }
-    }
-
-    /// A round of it.
-    fn measure(&mut self, bench: &mut Bench) -> Result<(), DatapathError> {
-        self.times.push(bench.round(self.program, self.kind)?);
-        Ok(())
-    }
-
-    fn report(self, pass: f64) -> Case {
-        let nanoseconds = median(&mut self.times.clone());
-        Case {
-            name: self.name,
-            about: self.about,
-            nanoseconds,
-            above_pass: nanoseconds - pass,
-            rounds: self.times,
-        }
-    }
-}
-
-/// The cases that take turns.
-fn cases(with_katran: bool) -> Vec<Measured> {
-    let mut cases = vec![
-        Measured::new(
-            "established",
-            "gRPC request (HEADERS + DATA) of a known flow, streams counted",
-            Program::Path,
-            Kind::Established,
-        ),
-        Measured::new(
-            "acknowledgement",
-            "bare ACK of a known flow",
-            Program::Path,
-            Kind::Acknowledgement,
-        ),
-        Measured::new(
-            "opening",
-            "SYN: backend chosen, NAT port claimed, both halves recorded",
-            Program::Path,
-            Kind::Opening,
-        ),
-        Measured::new(
-            "unrelated",
-            "same port as the service, other address",
-            Program::Path,
-            Kind::Unrelated,
-        ),
-    ];
-    if with_katran {
-        cases.extend(katran::cases());
-    }
-    cases
 }
 
 /// The programs, and where the flow under test is.
@@ -347,8 +275,8 @@ impl Bench {
                     self.frame.of_flow(index)
                 }
                 Kind::FlowsOf(count, of) => {
-                    let index = self.any(count) * (of / count);
-                    self.frame.of_flow(index)
+                    let which = self.any(count);
+                    self.frame.of_flow(million::spread(which, of / count))
                 }
             };
             let program = match program {

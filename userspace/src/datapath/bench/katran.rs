@@ -165,25 +165,14 @@ pub(super) fn cases() -> [Measured; 3] {
     ]
 }
 
-/// One of so many flows, at the sizes that are compared.
-pub(super) fn flows(count: u32, (few, many): (u32, u32)) -> Vec<Measured> {
-    let (name, about) = match count {
-        count if count == few => (
-            "katran_flows_1k",
-            "ACK of one of 1,000 flows at random, by Katran's program",
-        ),
-        count if count == many => (
-            "katran_flows_1m",
-            "ACK of one of 1,000,000 flows at random, by Katran's program",
-        ),
-        _ => return Vec::new(),
-    };
-    vec![Measured::new(
+/// One of so many flows.
+pub(super) fn flows(name: &'static str, count: u32) -> Measured {
+    Measured::new(
         name,
-        about,
+        "ACK of one of so many flows at random, by Katran's program",
         Program::Katran,
         Kind::Flows(count),
-    )]
+    )
 }
 
 fn vip() -> Vip {

@@ -13,23 +13,21 @@ use super::super::counters::sum;
 use super::frame::SEGMENTS;
 use super::tables::{Size, insert_flows, service_port, settings};
 use super::{
-    Bench, DatapathError, FrameBuilder, Kind, Measured, Plan, Program, XDP_PASS, katran, time,
+    Bench, DatapathError, FrameBuilder, Kind, Measured, Plan, Program, XDP_PASS, million, time,
 };
 
 /// Sizes that are compared.
-const FLOWS: [u32; 7] = [1, 10, 100, FEW, 10_000, 100_000, MANY];
+const FLOWS: [u32; 7] = [1, 10, 100, 1_000, 10_000, 100_000, million::MANY];
 const BACKENDS: [u16; 4] = [1, 16, 256, 4_096];
 const SERVICES: [u16; 4] = [1, 10, 100, 1_000];
-/// Sizes of flow table at which bare acknowledgements are measured, too.
-const FEW: u32 = 1_000;
-const MANY: u32 = 1_000_000;
 /// Flows while the number of backends or services is what changes.
 const SOME: u32 = 10_000;
 /// SYNs of a round. A single backend has 22,528 NAT ports, of which [`SOME`] are taken.
 const OPENINGS: u32 = 1_000;
 /// Most packets of a turn. What counting adds is a tenth or less of what a packet takes where flows are many, and a shared host changes
-/// its speed by more than that from turn to turn if these are long: with 100,000 packets intervals were up to 460 ns wide, now up to 150.
-const TURN: u32 = 5_000;
+/// its speed by more than that from turn to turn if these are long: with 100,000 packets intervals were up to 460 ns wide, with 5,000
+/// up to 80.
+const TURN: u32 = 500;
 /// Rounds with SYNs, for the same reason.
 const OPENING_ROUNDS: usize = 11;
 
@@ -61,7 +59,7 @@ pub struct Point {
 
 /// What the packets with payload are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Payload {
+pub(super) enum Payload {
     /// A gRPC request each.
     Request,
     /// Full segments of an upload.
@@ -102,20 +100,20 @@ pub(super) fn run(plan: &Plan) -> Result<(Vec<Measured>, Vec<Sweep>), DatapathEr
 
 fn flows(plan: &Plan) -> Result<(Vec<Measured>, Sweep), DatapathError> {
     let mut world = World::new(plan, super::SIZE)?.beside_katran()?;
-    let (mut cases, mut points) = (Vec::new(), Vec::new());
+    let mut points = Vec::new();
     let sizes = if plan.sweeps {
         &FLOWS[..]
     } else {
-        &[FEW, MANY]
+        &[million::MANY]
     };
     for size in sizes.iter().copied() {
         world.grow(size)?;
         world.go_round(Payload::Request)?;
-        cases.extend(world.acknowledgements(size)?);
         if plan.sweeps {
             points.push(world.measure(size, Payload::Request)?);
         }
     }
+    let cases = million::compare(plan, &mut world)?;
     let sweep = Sweep {
         name: "flows",
         about: "256 backends; a gRPC request of one flow at random",
@@ -152,8 +150,8 @@ fn points(
 }
 
 /// Tables of one size, and how far every flow has come.
-struct World {
-    bench: Bench,
+pub(super) struct World {
+    pub(super) bench: Bench,
     plan: Plan,
     size: Size,
     frame: FrameBuilder,
@@ -162,7 +160,7 @@ struct World {
 }
 
 impl World {
-    fn new(plan: &Plan, size: Size) -> Result<Self, DatapathError> {
+    pub(super) fn new(plan: &Plan, size: Size) -> Result<Self, DatapathError> {
         let mut frame = FrameBuilder::new();
         frame.begin_requests();
         Ok(Self {
@@ -175,13 +173,13 @@ impl World {
     }
 
     /// With Katran's program beside ours, if the plan has it.
-    fn beside_katran(mut self) -> Result<Self, DatapathError> {
+    pub(super) fn beside_katran(mut self) -> Result<Self, DatapathError> {
         self.bench = self.bench.beside_katran(&self.plan)?;
         Ok(self)
     }
 
     /// Up to so many flows in all.
-    fn grow(&mut self, flows: u32) -> Result<(), DatapathError> {
+    pub(super) fn grow(&mut self, flows: u32) -> Result<(), DatapathError> {
         let first = u32::try_from(self.sent.len()).unwrap_or(u32::MAX);
         let range = (first, flows);
         insert_flows(&mut self.bench.maps, self.plan.backend, self.size, range)?;
@@ -196,64 +194,12 @@ impl World {
     }
 
     /// A packet of every flow, so that none is at what it does after a long silence.
-    fn go_round(&mut self, payload: Payload) -> Result<(), DatapathError> {
+    pub(super) fn go_round(&mut self, payload: Payload) -> Result<(), DatapathError> {
         settings(&mut self.bench.maps, true)?;
         for flow in 0..self.sent.len() {
             self.send(flow as u32, payload, true)?;
         }
         Ok(())
-    }
-
-    /// What a packet of any of `flows` flows costs, and how much of that is the look-up; for the two sizes that are
-    /// compared.
-    fn acknowledgements(&mut self, flows: u32) -> Result<Vec<Measured>, DatapathError> {
-        let kind = Kind::Flows(flows);
-        let mut measured = match flows {
-            FEW => vec![
-                Measured::new(
-                    "flows_1k",
-                    "ACK of one of 1,000 flows at random",
-                    Program::Path,
-                    kind,
-                ),
-                Measured::new(
-                    "flows_1k_floor",
-                    "the same, only looked up",
-                    Program::Floor,
-                    kind,
-                ),
-            ],
-            MANY => vec![
-                Measured::new(
-                    "flows_1m",
-                    "ACK of one of 1,000,000 flows at random",
-                    Program::Path,
-                    kind,
-                ),
-                Measured::new(
-                    "flows_1m_floor",
-                    "the same, only looked up",
-                    Program::Floor,
-                    kind,
-                ),
-                Measured::new(
-                    "flows_1k_of_1m",
-                    "ACK of one of 1,000 flows at random, with 1,000,000 in the table",
-                    Program::Path,
-                    Kind::FlowsOf(FEW, MANY),
-                ),
-            ],
-            _ => Vec::new(),
-        };
-        if self.bench.katran.is_some() {
-            measured.extend(katran::flows(flows, (FEW, MANY)));
-        }
-        for _ in 0..self.plan.rounds {
-            for case in &mut measured {
-                case.measure(&mut self.bench)?;
-            }
-        }
-        Ok(measured)
     }
 
     fn measure(&mut self, size: u32, payload: Payload) -> Result<Point, DatapathError> {
