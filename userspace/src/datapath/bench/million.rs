@@ -1,8 +1,8 @@
 //! What a packet of one of a million flows takes, and one of a thousand: bare acknowledgements, in turns.
 //!
 //! The thousand have a table of their own, so that both can take turns: a ratio of what is measured seconds apart is one of
-//! moods of a shared host, too. As many packets as a turn has are sent before it and not counted: a turn would begin
-//! with what the one before left in the caches, which for a thousand flows is nothing and for a million nearly all there is.
+//! moods of a shared host, too. As many packets as a turn has are sent before it and not counted, as a turn
+//! would begin with what the one before left in the caches: of a thousand flows nothing, behind a turn of a million.
 
 use super::sweep::{Payload, World};
 use super::{DatapathError, Kind, Measured, Plan, Program, katran};
