@@ -182,3 +182,25 @@ fn events_of(proxy: &ProxyStats) -> Vec<ProxyEvent<'_>> {
     }
     events
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checks_that_waited_are_told_of_and_none_are_not() {
+        let text = |checks_waited| {
+            let status = serde_json::json!({
+                "version": "1", "pid": 1, "uptime_seconds": 1, "adopted": false, "config": "a.toml", "attachments": [], "flows": 0,
+                "max_flows": 1, "services": 1, "backends": 200, "events": {}, "checks_waited": checks_waited, "warnings": [],
+            });
+            let status = serde_json::from_value(status).expect("a status");
+            render(&status, Paint { on: false })
+        };
+        let told = text(72);
+        let line = "\n72 checks of backends waited for others to end (checks_waited)\n";
+        assert!(told.contains(line), "{told}");
+        let quiet = text(0);
+        assert!(!quiet.contains("check"), "{quiet}");
+    }
+}
