@@ -9,8 +9,8 @@
 //! evenkeel takes no part in it: this is what the choice of protocol and of pool size costs, whoever balances. Client
 //! and server are the same code for every protocol (`peer/`); the congestion control is cubic everywhere, pinned per
 //! route for TCP and set for QUIC. Each round-trip time has a lab of its own, and the three are visited side by side;
-//! in a round every way meets the same losses, packet by packet. Where a larger pool then looks worse again is visited anew
-//! ([`again`]).
+//! in a round every way meets the same losses, packet by packet. Where a larger pool then looks worse again, or did in earlier
+//! runs, is visited anew ([`again`]).
 
 mod again;
 mod claims;
