@@ -34,7 +34,7 @@ impl Streams {
     /// Adds them to the counters.
     #[inline(always)]
     pub fn count(self, counters: &mut Counters) {
-        // Also if there are none: asking first takes 15 to 20 ns more where the counters' lines are cold (4,096 backends).
+        // Also if there are none: asking first takes 14 to 18 ns more where the counters' lines are cold (4,096 backends, a Xeon).
         counters.streams += self.opened;
         if self.recognised != 0 {
             counters.flows_http2 += self.recognised;

@@ -120,18 +120,22 @@ impl Checks {
     /// of each.
     pub fn due(&mut self, now: Instant, at_once: usize) -> Vec<Due> {
         let is_due = |checked: &Checked| checked.under_way.is_none() && checked.due <= now;
+        // Of those due since the same moment, as all are at first, in order of their keys: it must not be up to how they are selected.
+        let by_due = |(a_key, a): &(&Key, &mut Checked), (b_key, b): &(&Key, &mut Checked)| {
+            (a.due, *a_key).cmp(&(b.due, *b_key))
+        };
         let backends = self.backends.iter_mut();
         let mut ready: Vec<_> = backends.filter(|(_, checked)| is_due(checked)).collect();
         let room = at_once.saturating_sub(self.under_way).min(ready.len());
         if room < ready.len() {
             // Not sorted as a whole: that takes milliseconds with 65,536 backends, and is done again as soon as one check is over.
-            ready.select_nth_unstable_by_key(room, |(_, checked)| checked.due);
+            ready.select_nth_unstable_by(room, by_due);
         }
         for (_, checked) in ready.split_off(room) {
             self.waited += u64::from(!checked.waits);
             checked.waits = true;
         }
-        ready.sort_by_key(|(_, checked)| checked.due);
+        ready.sort_unstable_by(by_due);
         self.under_way += room;
         let random = &mut self.random;
         let begun = &mut self.begun;

@@ -88,6 +88,14 @@ fn only_so_many_are_under_way_and_who_waits_is_counted_once() {
 }
 
 #[test]
+fn of_many_due_at_the_same_moment_the_first_by_their_keys_begin() {
+    let start = Instant::now();
+    let mut checks = of(1..=200, start);
+    assert_eq!(backends(&checks.due(start, 3)), [1, 2, 3].map(key));
+    assert_eq!(checks.waited(), 197);
+}
+
+#[test]
 fn who_has_been_due_for_longest_is_first_so_that_all_get_their_turn() {
     let start = Instant::now();
     let mut checks = of(1..=5, start);
