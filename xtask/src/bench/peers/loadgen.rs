@@ -15,10 +15,12 @@
 //!   are held to the same goal.
 
 mod place;
+mod race;
 mod tables;
 
 use anyhow::{Context as _, Result, ensure};
 use place::Side;
+use race::{Race, races};
 use serde_json::Value;
 
 use super::super::{
@@ -35,17 +37,12 @@ use crate::{
     shell, workspace,
 };
 
-/// How far throughput may be off, as a share.
-const GOAL_RATE: f64 = 0.05;
 /// Where the figures of a visit hold the median.
 const MEDIAN: usize = 0;
 /// Where the figures of a visit hold what was measured beyond the time that the backend took.
 const BEYOND: usize = 2;
 /// How far the median latency may be off, in microseconds.
 const GOAL_LATENCY: f64 = 100.0;
-/// Rounds of a race in a full run. The host has fast and slow quarters of a second: of 100 ratios to h2load the middle half went from 0.95
-/// to 1.12, and their median is found by many short rounds rather than by few long ones.
-const ROUNDS: usize = 41;
 /// Where the servers listen; only one with a delay at a time.
 const NGHTTPD: u16 = 9000;
 const ECHO: u16 = 9001;
@@ -53,14 +50,6 @@ const FINITE: u16 = 9002;
 const DELAYED: u16 = 9003;
 /// Delays of the backends, in microseconds.
 const DELAYS: [u32; 3] = [1_000, 5_000, 20_000];
-
-/// A closed load against one server.
-struct Race {
-    label: &'static str,
-    url: String,
-    load: Load,
-    clients: [Contestant<Client>; 2],
-}
 
 /// Backend with a known delay, and what the clients made of it.
 struct Known {
@@ -80,12 +69,6 @@ enum Client {
     H2load,
 }
 
-/// A closed loop on a thread that may sleep.
-const EVENKEEL: Client = Client::Evenkeel {
-    spin: false,
-    rate: None,
-};
-
 pub(in crate::bench) fn run(context: &Context) -> Result<Outcome> {
     let lab = Lab::new(&Spec {
         backends: 1,
@@ -97,10 +80,9 @@ pub(in crate::bench) fn run(context: &Context) -> Result<Outcome> {
     let _finite = echo(&lab, FINITE, &["--capacity=8", "--service-time=1ms"])?;
     let rounds = rounds(context);
     let mut races = races(context);
-    let race_rounds = context.choose(ROUNDS, rounds);
     for race in &mut races {
         let (load, url) = (race.load, race.url.clone());
-        contest(&mut race.clients, race_rounds, race.label, |client| {
+        contest(&mut race.clients, race.rounds, race.label, |client| {
             let rate = place::on(Side::Client, || client.rate(&lab, load, &url))?;
             Ok(vec![rate])
         })?;
@@ -127,37 +109,6 @@ fn echo(lab: &Lab, port: u16, options: &[&str]) -> Result<Process> {
 
 fn bytes_from(port: u16) -> String {
     format!("http://127.0.0.1:{port}/evenkeel/bytes/5")
-}
-
-fn races(context: &Context) -> Vec<Race> {
-    let nghttpd = format!("http://127.0.0.1:{NGHTTPD}/index.html");
-    let race = |label, url: &String, shape, full: u32| Race {
-        label,
-        url: url.clone(),
-        load: Load::new(shape, context.choose(full, full / 2)),
-        clients: [
-            Contestant::new("evenkeel load", Ok(EVENKEEL)),
-            Contestant::new("h2load", Ok(Client::H2load)),
-        ],
-    };
-    // A path that both write as one byte (RFC 7541 appendix A): any other one h2load spells out in each request, and evenkeel load
-    // does not, which the server pays for; with `/evenkeel/bytes/5` it made 1.08 x as many requests against the echo backend, with this path 1.03.
-    let [echo, finite] = [ECHO, FINITE].map(|port| format!("http://127.0.0.1:{port}/"));
-    vec![
-        race("nghttpd, 1 connection x 1 stream", &nghttpd, (1, 1), 10_000),
-        // With one connection both clients have two speeds, which change within a second: a visit must be longer.
-        race("nghttpd, 1 x 100", &nghttpd, (1, 100), 120_000),
-        // Half a second, of which starting the client is a small part.
-        race("nghttpd, 10 x 10", &nghttpd, (10, 10), 80_000),
-        race("nghttpd, 100 x 10", &nghttpd, (100, 10), 80_000),
-        race("evenkeel echo, 10 x 10", &echo, (10, 10), 80_000),
-        race(
-            "echo of 8,000 requests/s, 10 x 10",
-            &finite,
-            (10, 10),
-            4_000,
-        ),
-    ]
 }
 
 fn known() -> Vec<Known> {
@@ -251,30 +202,6 @@ impl Client {
     }
 }
 
-// === impl Race ===
-
-impl Race {
-    fn claim(&self) -> Claim {
-        let text = format!(
-            "{}: throughput within {:.0} % of h2load's",
-            self.label,
-            GOAL_RATE * 100.0
-        );
-        let [ours, theirs] = &self.clients;
-        match Measured::of(&ours.ratios(theirs, 0)) {
-            Some(ratio) => Claim::new(
-                text,
-                format!(
-                    "{:.3} x ({:.3} to {:.3})",
-                    ratio.median, ratio.low, ratio.high
-                ),
-                (ratio.median - 1.0).abs() <= GOAL_RATE,
-            ),
-            None => Claim::new(text, "not measured: one of the two is missing", false),
-        }
-    }
-}
-
 // === impl Known ===
 
 impl Known {
@@ -348,7 +275,7 @@ fn within(client: &str, what: &str, beyond: &[f64]) -> Claim {
 mod tests {
     use super::*;
 
-    fn contestant(label: &'static str, figures: &[f64]) -> Contestant<Client> {
+    pub(super) fn contestant(label: &'static str, figures: &[f64]) -> Contestant<Client> {
         let mut contestants = [Contestant::new(label, Ok(Client::H2load))];
         let mut figures = figures.iter();
         contest(&mut contestants, figures.len(), "a test", |_| {
@@ -357,22 +284,6 @@ mod tests {
         .unwrap();
         let [contestant] = contestants;
         contestant
-    }
-
-    #[test]
-    fn throughput_agrees_when_it_is_neither_much_less_nor_much_more() {
-        for (ours, agrees) in [(95.1, true), (94.9, false), (104.9, true), (105.1, false)] {
-            let race = Race {
-                label: "server",
-                url: String::new(),
-                load: Load::new((1, 1), 1),
-                clients: [
-                    contestant("evenkeel load", &[ours; 3]),
-                    contestant("h2load", &[100.0; 3]),
-                ],
-            };
-            assert_eq!(race.claim().holds, agrees, "{ours}");
-        }
     }
 
     #[test]
