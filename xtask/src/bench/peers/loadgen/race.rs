@@ -53,7 +53,7 @@ pub(super) fn races(context: &Context) -> Vec<Race> {
     // A path that both write as one byte (RFC 7541 appendix A): any other one h2load spells out in each request, and evenkeel load
     // does not, which the server pays for; with `/evenkeel/bytes/5` it made 1.08 x as many requests against the echo backend, with this path 1.03.
     let [echo, finite] = [ECHO, FINITE].map(|port| format!("http://127.0.0.1:{port}/"));
-    // A third of a second or more, of which starting the client is a small part.
+    // A quarter of a second or more, of which starting the client is a small part.
     vec![
         race(
             "nghttpd, 1 connection x 1 stream",
