@@ -49,7 +49,7 @@ const WAYS: (&[Way], &[Way]) = (
     ],
 );
 /// How long small requests begin in a visit, full and quick.
-const VISIT: (Duration, Duration) = (Duration::from_millis(4000), Duration::from_millis(1700));
+const VISIT: (Duration, Duration) = (Duration::from_millis(3500), Duration::from_millis(1700));
 /// Rounds, full and quick: a round takes up to three minutes, and fewer than six have no interval that is sure.
 const ROUNDS: (usize, usize) = (6, 1);
 
