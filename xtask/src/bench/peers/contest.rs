@@ -3,10 +3,13 @@
 use anyhow::{Result, bail};
 
 use super::super::{
-    Context,
+    Context, host,
     result::{Cell, Claim, Measured},
 };
-use super::failure;
+use super::{
+    failure,
+    quiet::{self, Counted},
+};
 use crate::term::Progress;
 
 /// What the labels of evenkeel begin with.
@@ -18,6 +21,7 @@ pub(super) struct Contestant<R> {
     pub(super) label: &'static str,
     /// What does the work, or why it does not.
     rival: Result<R, String>,
+    /// The figures of every round, and of those that count once the contest is over.
     rounds: Vec<Vec<f64>>,
 }
 
@@ -39,7 +43,23 @@ impl<R> Contestant<R> {
         }
     }
 
-    /// The figures at `index` of all rounds.
+    /// One visit, if it still takes part.
+    fn visit(&mut self, visit: &mut impl FnMut(&mut R) -> Result<Vec<f64>>) -> Result<()> {
+        let Ok(rival) = &mut self.rival else {
+            return Ok(());
+        };
+        match visit(rival) {
+            Ok(figures) => self.rounds.push(figures),
+            Err(error) => {
+                self.rival = Err(failure(&error));
+                self.rounds.clear();
+                self.demand()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The figures at `index` of all rounds that count.
     pub(super) fn samples(&self, index: usize) -> Vec<f64> {
         let figures = self.rounds.iter();
         figures
@@ -92,41 +112,46 @@ impl<R> Contestant<R> {
 }
 
 /// `rounds` visits to everybody, who begins being another one each round. `visit` gives the figures of one visit; whom
-/// it fails for is out, with the reason; evenkeel may not fail.
+/// it fails for is out, with the reason; evenkeel may not fail. Of the figures those are kept whose round counts ([`quiet`]).
 pub(super) fn contest<R>(
     contestants: &mut [Contestant<R>],
     rounds: usize,
     what: &str,
     mut visit: impl FnMut(&mut R) -> Result<Vec<f64>>,
-) -> Result<()> {
+) -> Result<Counted> {
     contestants.iter().try_for_each(Contestant::demand)?;
     let progress = Progress::start(&format!("{what}, in turns"));
     let count = contestants.len().max(1);
+    let mut stolen = Vec::new();
     for round in 0..rounds {
-        for turn in 0..count {
-            let Some(contestant) = contestants.get_mut((round + turn) % count) else {
-                continue;
-            };
-            progress.note(format!(
-                "round {} of {rounds}, {}",
-                round + 1,
-                contestant.label
-            ));
-            let Ok(rival) = &mut contestant.rival else {
-                continue;
-            };
-            match visit(rival) {
-                Ok(figures) => contestant.rounds.push(figures),
-                Err(error) => {
-                    contestant.rival = Err(failure(&error));
-                    contestant.rounds.clear();
-                    contestant.demand()?;
-                }
+        let ((), share) = host::stolen(|| {
+            for turn in 0..count {
+                let Some(contestant) = contestants.get_mut((round + turn) % count) else {
+                    continue;
+                };
+                progress.note(format!(
+                    "round {} of {rounds}, {}",
+                    round + 1,
+                    contestant.label
+                ));
+                contestant.visit(&mut visit)?;
             }
-        }
+            Ok(())
+        })?;
+        stolen.push(share);
     }
     progress.done();
-    Ok(())
+    let counts = quiet::count(&stolen);
+    for contestant in contestants {
+        let mut counts = counts.iter();
+        contestant
+            .rounds
+            .retain(|_| counts.next().is_some_and(|it| *it));
+    }
+    Ok(Counted {
+        rounds: counts.iter().filter(|it| **it).count(),
+        of: rounds,
+    })
 }
 
 /// Rounds of a run of this kind: enough for an interval in a full run.
@@ -150,7 +175,8 @@ mod tests {
             Contestant::new("b", Ok(0.0)),
             Contestant::new("c", Err("no c here".to_owned())),
         ];
-        contest(&mut contestants, 3, "a test", visit)?;
+        let counted = contest(&mut contestants, 3, "a test", visit)?;
+        assert_eq!(counted, Counted { rounds: 3, of: 3 });
         assert_eq!(contestants[0].samples(1), [2.0, 2.0, 2.0]);
         let what = |index: usize| match contestants[index].cell(0) {
             Cell::Missing { what } => what,

@@ -141,7 +141,7 @@ pub(in super::super) fn run(context: &Context) -> Result<Outcome> {
         .collect();
     progress.done();
     let plan = Plan::new(context)?;
-    contest(
+    let counted = contest(
         &mut contestants,
         context.choose(ROUNDS, rounds(context)),
         "h2load by every way",
@@ -149,7 +149,9 @@ pub(in super::super) fn run(context: &Context) -> Result<Outcome> {
     )?;
     fs::remove_file(&plan.log).ok();
     let (first, second) = contestants.split_at(GROUPS[0].ways.len());
-    Ok(outcome(&plan, [first, second]))
+    let mut outcome = outcome(&plan, [first, second]);
+    outcome.notes.extend(counted.note());
+    Ok(outcome)
 }
 
 /// A way that has carried something already: neighbours are resolved, code is in the caches.

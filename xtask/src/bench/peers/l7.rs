@@ -45,6 +45,9 @@ const P99: usize = 3;
 const GOAL_CPU: f64 = 1.2;
 /// Largest p99 that evenkeel may have, likewise.
 const GOAL_P99: f64 = 1.0;
+/// Rounds of a full run: many short ones, as a p99 of 2 ms becomes one of 10 ms where somebody else has a processor for a moment. With nine of
+/// 150,000 requests its interval was 0.79 to 1.38 times HAProxy's.
+const ROUNDS: usize = 25;
 /// Where the server listens; the proxies have the ports after it.
 const SERVER: u16 = 8080;
 /// Requests before the first visit.
@@ -75,7 +78,7 @@ pub(in super::super) fn run(context: &Context) -> Result<Outcome> {
     let server = SocketAddr::from(([127, 0, 0, 1], SERVER));
     let _server = serve(&lab, lab.balancer(), SERVER)?;
     let log = context.scratch("peers-l7")?.join("h2load.log");
-    let requests = context.choose(150_000, 30_000);
+    let requests = context.choose(60_000, 30_000);
     let mut contestants = Vec::new();
     for (index, (label, start)) in PROXIES.iter().enumerate() {
         let port = SERVER + 1 + u16::try_from(index).unwrap_or_default();
@@ -92,14 +95,16 @@ pub(in super::super) fn run(context: &Context) -> Result<Outcome> {
         });
         contestants.push(Contestant::new(label, proxy));
     }
-    contest(
+    let counted = contest(
         &mut contestants,
-        rounds(context),
+        context.choose(ROUNDS, rounds(context)),
         "h2load -c 10 -m 10 through every proxy",
         |proxy| visit(&lab, proxy, requests, &log),
     )?;
     fs::remove_file(&log).ok();
-    Ok(outcome(&contestants, requests))
+    let mut outcome = outcome(&contestants, requests);
+    outcome.notes.extend(counted.note());
+    Ok(outcome)
 }
 
 fn visit(lab: &Lab, proxy: &Proxy, requests: u32, log: &Path) -> Result<Vec<f64>> {

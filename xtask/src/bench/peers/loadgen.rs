@@ -30,6 +30,7 @@ use super::super::{
 use super::{
     contest::{Contestant, contest, rounds},
     h2load::Load,
+    quiet::Counted,
     serve, wait_for_listener,
 };
 use crate::{
@@ -80,18 +81,21 @@ pub(in crate::bench) fn run(context: &Context) -> Result<Outcome> {
     let _finite = echo(&lab, FINITE, &["--capacity=8", "--service-time=1ms"])?;
     let rounds = rounds(context);
     let mut races = races(context);
+    let mut counted = Counted::default();
     for race in &mut races {
         let (load, url) = (race.load, race.url.clone());
-        contest(&mut race.clients, race.rounds, race.label, |client| {
+        counted += contest(&mut race.clients, race.rounds, race.label, |client| {
             let rate = place::on(Side::Client, || client.rate(&lab, load, &url))?;
             Ok(vec![rate])
         })?;
     }
     let mut known = known();
     for backend in &mut known {
-        backend.measure(&lab, context, rounds)?;
+        counted += backend.measure(&lab, context, rounds)?;
     }
-    Ok(tables::outcome(&races, &known))
+    let mut outcome = tables::outcome(&races, &known);
+    outcome.notes.extend(counted.note());
+    Ok(outcome)
 }
 
 /// An echo backend.
@@ -210,7 +214,7 @@ impl Known {
         format!("{} ms{spin}", self.delay / 1000)
     }
 
-    fn measure(&mut self, lab: &Lab, context: &Context, rounds: usize) -> Result<()> {
+    fn measure(&mut self, lab: &Lab, context: &Context, rounds: usize) -> Result<Counted> {
         let delay = format!("--delay={}us", self.delay);
         let options = [delay.as_str(), "--spin"];
         let options = if self.spin {

@@ -12,6 +12,7 @@ mod h2load;
 mod l4;
 mod l7;
 mod loadgen;
+mod quiet;
 mod ways;
 
 pub(super) use l4::run as run_l4;
