@@ -21,8 +21,14 @@ pub(super) struct Contestant<R> {
     pub(super) label: &'static str,
     /// What does the work, or why it does not.
     rival: Result<R, String>,
-    /// The figures of every round, and of those that count once the contest is over.
-    rounds: Vec<Vec<f64>>,
+    rounds: Vec<Visit>,
+}
+
+/// What one visit showed.
+struct Visit {
+    figures: Vec<f64>,
+    /// Share of the processors' time that was stolen meanwhile.
+    stolen: f64,
 }
 
 impl<R> Contestant<R> {
@@ -48,8 +54,8 @@ impl<R> Contestant<R> {
         let Ok(rival) = &mut self.rival else {
             return Ok(());
         };
-        match visit(rival) {
-            Ok(figures) => self.rounds.push(figures),
+        match host::stolen(|| visit(rival)) {
+            Ok((figures, stolen)) => self.rounds.push(Visit { figures, stolen }),
             Err(error) => {
                 self.rival = Err(failure(&error));
                 self.rounds.clear();
@@ -59,11 +65,13 @@ impl<R> Contestant<R> {
         Ok(())
     }
 
-    /// The figures at `index` of all rounds that count.
+    /// The figures at `index` of all visits that count.
     pub(super) fn samples(&self, index: usize) -> Vec<f64> {
-        let figures = self.rounds.iter();
-        figures
-            .filter_map(|round| round.get(index).copied())
+        let stolen: Vec<f64> = self.rounds.iter().map(|visit| visit.stolen).collect();
+        let counts = quiet::count(&stolen);
+        let counting = self.rounds.iter().zip(counts).filter(|(_, counts)| *counts);
+        counting
+            .filter_map(|(visit, _)| visit.figures.get(index).copied())
             .collect()
     }
 
@@ -75,12 +83,25 @@ impl<R> Contestant<R> {
         }
     }
 
-    /// How the figures at `index` compare with `other`'s, round by round; nothing where either is missing. On a busy
-    /// host nothing may be left of a figure once what others spend is taken off: such a round tells nothing.
+    /// How the figures at `index` compare with `other`'s, round by round, where the worse of both visits counts; nothing where
+    /// either is missing. On a busy host nothing may be left of a figure once what others spend is taken off: such a round tells
+    /// nothing.
     pub(super) fn ratios(&self, other: &Self, index: usize) -> Vec<f64> {
-        let (mine, theirs) = (self.samples(index), other.samples(index));
-        let ratios = mine.iter().zip(&theirs).map(|(a, b)| a / b);
+        let pairs = || self.rounds.iter().zip(&other.rounds);
+        let stolen: Vec<f64> = pairs().map(|(a, b)| a.stolen.max(b.stolen)).collect();
+        let counting = pairs().zip(quiet::count(&stolen));
+        let ratios = counting
+            .filter(|(_, counts)| *counts)
+            .filter_map(|((a, b), _)| Some(a.figures.get(index)? / b.figures.get(index)?));
         ratios.filter(|ratio| ratio.is_finite()).collect()
+    }
+
+    /// How many visits count by themselves.
+    fn counted(&self) -> Counted {
+        Counted {
+            visits: self.samples(0).len(),
+            of: self.rounds.len(),
+        }
     }
 
     /// [`Self::ratios`] as a cell.
@@ -112,7 +133,7 @@ impl<R> Contestant<R> {
 }
 
 /// `rounds` visits to everybody, who begins being another one each round. `visit` gives the figures of one visit; whom
-/// it fails for is out, with the reason; evenkeel may not fail. Of the figures those are kept whose round counts ([`quiet`]).
+/// it fails for is out, with the reason; evenkeel may not fail. Gives how many visits count ([`quiet`]).
 pub(super) fn contest<R>(
     contestants: &mut [Contestant<R>],
     rounds: usize,
@@ -122,36 +143,21 @@ pub(super) fn contest<R>(
     contestants.iter().try_for_each(Contestant::demand)?;
     let progress = Progress::start(&format!("{what}, in turns"));
     let count = contestants.len().max(1);
-    let mut stolen = Vec::new();
     for round in 0..rounds {
-        let ((), share) = host::stolen(|| {
-            for turn in 0..count {
-                let Some(contestant) = contestants.get_mut((round + turn) % count) else {
-                    continue;
-                };
-                progress.note(format!(
-                    "round {} of {rounds}, {}",
-                    round + 1,
-                    contestant.label
-                ));
-                contestant.visit(&mut visit)?;
-            }
-            Ok(())
-        })?;
-        stolen.push(share);
+        for turn in 0..count {
+            let Some(contestant) = contestants.get_mut((round + turn) % count) else {
+                continue;
+            };
+            progress.note(format!(
+                "round {} of {rounds}, {}",
+                round + 1,
+                contestant.label
+            ));
+            contestant.visit(&mut visit)?;
+        }
     }
     progress.done();
-    let counts = quiet::count(&stolen);
-    for contestant in contestants {
-        let mut counts = counts.iter();
-        contestant
-            .rounds
-            .retain(|_| counts.next().is_some_and(|it| *it));
-    }
-    Ok(Counted {
-        rounds: counts.iter().filter(|it| **it).count(),
-        of: rounds,
-    })
+    Ok(contestants.iter().map(Contestant::counted).sum())
 }
 
 /// Rounds of a run of this kind: enough for an interval in a full run.
@@ -176,7 +182,7 @@ mod tests {
             Contestant::new("c", Err("no c here".to_owned())),
         ];
         let counted = contest(&mut contestants, 3, "a test", visit)?;
-        assert_eq!(counted, Counted { rounds: 3, of: 3 });
+        assert_eq!(counted, Counted { visits: 3, of: 3 });
         assert_eq!(contestants[0].samples(1), [2.0, 2.0, 2.0]);
         let what = |index: usize| match contestants[index].cell(0) {
             Cell::Missing { what } => what,
@@ -187,6 +193,24 @@ mod tests {
         assert!(!contestants[0].claim(&contestants[1], 0, "time", 1.0).holds);
         assert!(contestants[0].claim(&contestants[0], 0, "time", 1.0).holds);
         Ok(())
+    }
+
+    #[test]
+    fn a_pair_counts_only_if_nothing_was_stolen_from_either() {
+        let contestant = |label, stolen_from: usize| {
+            let mut it = Contestant::new(label, Ok(()));
+            it.rounds = (0..20)
+                .map(|round| Visit {
+                    figures: vec![f64::from(u8::from(round == stolen_from)) + 1.0],
+                    stolen: if round == stolen_from { 0.5 } else { 0.0 },
+                })
+                .collect();
+            it
+        };
+        let (a, b) = (contestant("a", 3), contestant("b", 4));
+        assert_eq!(a.samples(0), [1.0; 19]);
+        assert_eq!(a.ratios(&b, 0), [1.0; 18]);
+        assert_eq!(a.counted(), Counted { visits: 19, of: 20 });
     }
 
     #[test]
